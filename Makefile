@@ -1,0 +1,90 @@
+# Everything a contributor types. `make help` lists the targets; each one installs what it needs, once.
+# The environment is .venv; a stamp in it is remade when pyproject.toml changes, so calling twice is free.
+
+PYTHON ?= python3
+VENV ?= .venv
+TEST_JOBS ?= 2
+DEMO_ARGS ?=
+BENCH_ARGS ?= memory
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+DEMO_STAMP := $(VENV)/.installed-demo
+DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
+BENCH_STAMP := $(VENV)/.installed-bench
+
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
+SHAPE_HOOK := --jaxtyping-packages=lookaround,beartype.beartype
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check bench mutants wheel docs readme-figures clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+install: $(DEV_STAMP)  ## Make .venv with everything needed to develop
+
+demo: $(DEMO_STAMP)  ## Train three small networks on handwritten digits; table and pictures in runs/demo
+	$(BIN)/lookaround demo $(DEMO_ARGS)
+
+# The compile tests run apart, without the shape hook: its wrappers would be traced too. Both calls always
+# run; the main suite comes last so that its summary closes the output.
+test: $(DEV_STAMP)  ## Run the test-suite and the doctests
+	@status=0; \
+	if [ -d tests/compile ]; then $(PYTEST) tests/compile || status=$$?; fi; \
+	$(PYTEST) -n $(TEST_JOBS) $(SHAPE_HOOK) --ignore=tests/compile --doctest-modules src/lookaround tests \
+		|| status=$$?; \
+	exit $$status
+
+check: $(DEV_STAMP)  ## Lint, format, types, import directions, exported names
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q tests/test_package.py
+
+bench: $(BENCH_STAMP)  ## Measure on this machine (BENCH_ARGS chooses the suite)
+	$(BIN)/lookaround bench $(BENCH_ARGS)
+
+mutants: $(DEV_STAMP)  ## Plant bugs one by one; each must fail the suite
+	OMP_NUM_THREADS=1 $(PY) tests/mutants.py
+
+wheel: $(PY)  ## Build a wheel into dist/
+	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist/*.whl
+
+docs: $(DOCS_STAMP)  ## Build the documentation site into site/, warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+readme-figures: $(DEMO_STAMP)  ## Copy pictures and table of the last demo into the README
+	$(PY) docs/readme_figures.py runs/demo
+
+clean:  ## Remove what was built or cached; keeps .venv and runs/
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "hint: name one, as in 'make $(or $(MAKECMDGOALS),install) PYTHON=python3.12'." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# A full development install holds all that the demo needs.
+$(DEMO_STAMP): pyproject.toml | $(PY)
+	@if [ $(DEV_STAMP) -nt pyproject.toml ]; then :; else $(PIP) install --quiet -e '.[train,explore]'; fi
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(PY)
+	$(PIP) install --quiet -e '.[dev]'
+	@touch $@
+
+$(DOCS_STAMP): pyproject.toml | $(PY)
+	$(PIP) install --quiet -e '.[docs]'
+	@touch $@
+
+$(BENCH_STAMP): pyproject.toml | $(PY)
+	$(PIP) install --quiet -e '.[bench]'
+	@touch $@
