@@ -1,0 +1,41 @@
+"""The documentation: every Python block runs, every link leads somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WITH_CODE = [page for page in PAGES if "```python" in page.read_text()]
+
+
+def python_blocks(page: Path) -> str:
+    """Join the Python blocks of a page, keeping their line numbers."""
+    lines: list[str] = []
+    inside = False
+    for line in page.read_text().splitlines():
+        fence = line.startswith("```")
+        lines.append("" if fence or not inside else line)
+        inside = line.startswith("```python") if fence else inside
+    return "\n".join(lines)
+
+
+def test_there_are_pages_with_code() -> None:
+    assert ROOT / "README.md" in WITH_CODE
+    assert ROOT / "docs" / "operator.md" in WITH_CODE
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = compile(python_blocks(page), str(page), "exec")
+    namespace: dict[str, object] = {"__name__": "documentation"}
+    exec(code, namespace)
+    assert "torch" in namespace or "lookaround" in namespace
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *PAGES[1:]], ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
