@@ -59,8 +59,9 @@ docs: $(DOCS_STAMP)  ## Build the documentation site into site/, warnings are er
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
-readme-figures: $(DEMO_STAMP)  ## Copy pictures and table of the last demo into the README
-	$(PY) docs/readme_figures.py runs/demo
+readme-figures: $(DEMO_STAMP)  ## Put table and pictures of the last demo, and the table of networks, into the pages
+	$(PY) docs/refresh.py demo runs/demo
+	$(PY) docs/refresh.py models
 
 clean:  ## Remove what was built or cached; keeps .venv and runs/
 	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -1,0 +1,89 @@
+"""Put what the commands produced into README and docs, between the markers made for it.
+
+    python docs/refresh.py demo runs/demo     table and pictures of a demo run
+    python docs/refresh.py models             tables of the networks
+
+Run by `make readme-figures`. Nothing on these pages is typed by hand that a command can produce.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PICTURES = {
+    "learning_curves.png": "Loss and accuracy by epoch, three networks",
+    "attention_maps.png": "Where each head of each layer looks, for a few test images",
+    "confusion_matrix.png": "Which digits the full-attention network takes for which",
+}
+
+
+def put_between(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers `name:begin` and `name:end` of a page."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, marker, after = rest.partition(end)
+    if not marker:
+        raise SystemExit(f"{page}: the markers {begin} and {end} must be there, in this order.")
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def refresh_demo(run: Path) -> None:
+    """Copy table and pictures of the demo into the README."""
+    if not (run / "results.md").exists():
+        raise SystemExit(f"{run}: results.md must be there.\nhint: run `make demo` first.")
+    images = ROOT / "docs" / "images"
+    images.mkdir(exist_ok=True)
+    parts = ["## What `make demo` shows", (run / "results.md").read_text().strip()]
+    for name, caption in PICTURES.items():
+        shutil.copyfile(run / name, images / f"demo_{name}")
+        parts.append(f"![{caption}](docs/images/demo_{name})")
+    put_between(ROOT / "README.md", "demo", "\n\n".join(parts))
+
+
+def refresh_models() -> None:
+    """Write the tables of the networks into docs/models.md and the README."""
+    from lookaround.models import list_models
+
+    table = models_table(list_models())
+    put_between(ROOT / "docs" / "models.md", "models", table)
+    large = [name for name in list_models() if not name.endswith("_small")]
+    put_between(ROOT / "README.md", "models", models_table(large))
+
+
+def models_table(names: list[str]) -> str:
+    """Tabulate parameters and FLOPs of the named networks, at the image size they are made for."""
+    import torch
+
+    from lookaround.models import create_model
+    from lookaround.models.costs import model_costs
+
+    lines = [
+        "| name | image | parameters | GFLOPs as the paper counts | GFLOPs as executed |",
+        "|---|---|---|---|---|",
+    ]
+    for name in names:
+        size = 32 if name.endswith("_small") else 224
+        with torch.device("meta"):
+            costs = model_costs(create_model(name), size)
+        flops = f"{costs.paper_flops / 1e9:.2f} | {costs.executed_flops / 1e9:.2f}"
+        lines.append(f"| `{name}` | {size} | {costs.parameters:,} | {flops} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Parse the command line and refresh."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo")
+    demo.add_argument("run", type=Path)
+    commands.add_parser("models")
+    arguments = parser.parse_args()
+    if arguments.command == "demo":
+        refresh_demo(arguments.run)
+    else:
+        refresh_models()
+
+
+if __name__ == "__main__":
+    main()
