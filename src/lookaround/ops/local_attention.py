@@ -1,0 +1,174 @@
+"""Local attention: every pixel looks at the window around it."""
+
+from typing import TypedDict, Unpack
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lookaround.ops import dispatch
+from lookaround.ops.backends import reference
+from lookaround.ops.call import Call, Inputs, check_call
+
+
+class WindowOptions(TypedDict, total=False):
+    """The options that say what a window is: kernel_size, dilation, scale and border of `local_attention`."""
+
+    kernel_size: int | tuple[int, int]
+    dilation: int | tuple[int, int]
+    scale: float
+    border: str
+
+
+def local_attention(
+    query: Float[Tensor, "batch height width heads head_dim"],
+    key: Float[Tensor, "batch height width heads head_dim"] | None,
+    value: Float[Tensor, "batch height width heads value_dim"],
+    row_embedding: Float[Tensor, "*heads_and_kernel_height half_head_dim"] | None = None,
+    column_embedding: Float[Tensor, "*heads_and_kernel_width half_head_dim"] | None = None,
+    key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
+    *,
+    kernel_size: int | tuple[int, int],
+    dilation: int | tuple[int, int] = 1,
+    scale: float = 1.0,
+    border: str = "mask",
+    backend: str = "auto",
+) -> Float[Tensor, "batch height width heads value_dim"]:
+    """Let every pixel attend to the window around it.
+
+    `out = Σ softmax(scale · (q·k + q·[row ; column])) v`, summed over the `kernel_size` window centred on
+    the query. The first half of `head_dim` meets the row embedding of the pixel's vertical offset, the
+    second half the column embedding of its horizontal offset; a table that is absent adds nothing.
+
+    Args:
+        query: what each pixel asks.
+        key: what each pixel answers to, or None for logits from the position alone.
+        value: what each pixel gives; `value_dim` need not equal `head_dim`.
+        row_embedding: `(kernel_height, head_dim/2)`, or `(heads, kernel_height, head_dim/2)`; entry i
+            belongs to the pixel `(i - kernel_height // 2) * dilation` rows below the query.
+        column_embedding: the same for the columns, to the right.
+        key_padding_mask: True for pixels that are no part of the image. They are treated as pixels outside
+            of it are, and their own output is zero.
+        kernel_size: the window's height and width in pixels; odd; an integer or a pair.
+        dilation: distance between neighbours in the window, in pixels; an integer or a pair.
+        scale: factor of the logits. The paper's equation has none.
+        border: "mask": pixels outside the image do not exist, and the softmax runs over those that do.
+            "zeros": they have key and value zero and take part in the softmax.
+        backend: "auto", or a name from `list_backends()`.
+
+    Returns:
+        One vector per pixel and head, of the dtype of `query`. Softmax and sums run in float32 at least.
+        A query with nothing to attend to gives zero.
+
+    Raises:
+        ArgumentError: an option has a value that cannot be used.
+        ShapeError: shapes do not fit together.
+        DtypeError: dtypes or devices differ, outside of autocast.
+        UnknownBackendError: no backend has this name.
+        UnsupportedCallError: the backend cannot run this call.
+
+    Cost:
+        `4·k²·heads·head_dim` FLOPs a pixel plus `2·k` products for the position; see `ops.cost`.
+
+    Source:
+        Ramachandran et al., Stand-Alone Self-Attention in Vision Models, equations 2 and 3.
+
+    Departures from the paper:
+        The paper leaves the border open; both readings are here.
+
+    Example:
+        >>> import torch
+        >>> query = key = torch.zeros(1, 1, 4, 1, 2)          # a row of four pixels, one head
+        >>> value = torch.tensor([1.0, 2, 3, 6]).view(1, 1, 4, 1, 1)
+        >>> local_attention(query, key, value, kernel_size=3).flatten()
+        tensor([1.5000, 2.0000, 3.6667, 4.5000])
+    """
+    inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
+    device_type = query.device.type
+    options = WindowOptions(kernel_size=kernel_size, dilation=dilation, scale=scale, border=border)
+    if not torch.is_autocast_enabled(device_type):
+        return _run("local_attention", inputs, backend, options)
+    inputs = _cast(inputs, torch.get_autocast_dtype(device_type))
+    with torch.autocast(device_type, enabled=False):  # softmax and sums stay in float32
+        return _run("local_attention", inputs, backend, options)
+
+
+def attention_weights(
+    query: Float[Tensor, "batch height width heads head_dim"],
+    key: Float[Tensor, "batch height width heads head_dim"] | None,
+    row_embedding: Float[Tensor, "*heads_and_kernel_height half_head_dim"] | None = None,
+    column_embedding: Float[Tensor, "*heads_and_kernel_width half_head_dim"] | None = None,
+    key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
+    **options: Unpack[WindowOptions],
+) -> Float[Tensor, "batch height width heads kernel_height kernel_width"]:
+    """Return the weights with which `local_attention` would sum the values.
+
+    For pictures and inspection, not for training: it gathers every window (k*k copies of the key).
+    The options are kernel_size, dilation, scale and border, as in `local_attention`.
+
+    Returns:
+        Weights >= 0 that sum to 1 over the window, in float32 at least. Pixels that are absent have weight
+        0; under border "zeros" the pixels outside have the weight that the softmax gives them. A query that
+        is padded has weights 0.
+
+    Raises:
+        ArgumentError, ShapeError, DtypeError: as `local_attention`.
+
+    Example:
+        >>> import torch
+        >>> query = torch.zeros(1, 1, 2, 1, 2)
+        >>> attention_weights(query, query, kernel_size=(1, 3))[0, 0, :, 0, 0]
+        tensor([[0.0000, 0.5000, 0.5000],
+                [0.5000, 0.5000, 0.0000]])
+    """
+    inputs = Inputs(query, key, query, row_embedding, column_embedding, key_padding_mask)
+    device_type = query.device.type
+    if torch.is_autocast_enabled(device_type):
+        inputs = _cast(inputs, torch.get_autocast_dtype(device_type))
+    with torch.autocast(device_type, enabled=False):
+        call = check_call("attention_weights", inputs, **options)
+        inputs = reference.hide_padding(inputs)
+        weights = reference.window_weights(inputs, call)
+    if key_padding_mask is None:
+        return weights
+    return weights.masked_fill(key_padding_mask[..., None, None, None], 0.0)
+
+
+def explain_backends(
+    query: Float[Tensor, "batch height width heads head_dim"],
+    key: Float[Tensor, "batch height width heads head_dim"] | None,
+    value: Float[Tensor, "batch height width heads value_dim"],
+    row_embedding: Float[Tensor, "*heads_and_kernel_height half_head_dim"] | None = None,
+    column_embedding: Float[Tensor, "*heads_and_kernel_width half_head_dim"] | None = None,
+    key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
+    **options: Unpack[WindowOptions],
+) -> dict[str, list[str]]:
+    """Say for every backend why it cannot run this call; an empty list means that it can.
+
+    Takes the arguments of `local_attention` except `backend`. The backends come in the order in which
+    "auto" asks them, so the first with an empty list is the one that "auto" takes.
+
+    Example:
+        >>> import torch
+        >>> query = torch.zeros(1, 8, 8, 2, 4)
+        >>> explain_backends(query, query, query, kernel_size=7)["reference"]
+        []
+    """
+    inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
+    if torch.is_autocast_enabled(query.device.type):
+        inputs = _cast(inputs, torch.get_autocast_dtype(query.device.type))
+    return dispatch.explain(check_call("explain_backends", inputs, **options))
+
+
+def _run(where: str, inputs: Inputs, backend: str, options: WindowOptions) -> Tensor:
+    call: Call = check_call(where, inputs, **options)
+    return dispatch.choose_backend(where, backend, call).run(inputs, call)
+
+
+def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Give every floating tensor the autocast dtype, float64 excepted, as torch's own autocast does."""
+    if inputs.query.dtype == torch.float64:
+        return inputs
+    return Inputs(
+        *(t.to(dtype) if t is not None and t.is_floating_point() else t for t in inputs),
+    )
