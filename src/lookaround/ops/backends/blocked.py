@@ -208,13 +208,14 @@ def _weights(
         logits = query.new_zeros((*query.shape[:-1], outside.shape[-1]))
     else:
         logits = query @ key.transpose(-1, -2)
+    # The position parts are made finite first, so that infinity cannot meet minus infinity.
+    largest = torch.finfo(logits.dtype).max
     if rows is not None:
         by_row = logits.unflatten(-1, (rows.shape[-1], -1))
-        logits = (by_row + rows.flatten(2, 3)[..., :, None]).flatten(-2)
+        logits = (by_row + rows.clamp(-largest, largest).flatten(2, 3)[..., :, None]).flatten(-2)
     if columns is not None:
         by_column = logits.unflatten(-1, (-1, columns.shape[-1]))
-        logits = (by_column + columns.flatten(2, 3)[..., None, :]).flatten(-2)
-    largest = torch.finfo(logits.dtype).max
+        logits = (by_column + columns.clamp(-largest, largest).flatten(2, 3)[..., None, :]).flatten(-2)
     return _hide(logits.clamp(-largest, largest), outside, absent).softmax(-1)
 
 
@@ -253,8 +254,19 @@ class _Attend(torch.autograd.Function):
             )
             for chunk in _chunks(query, value)
         ]
-        joined = [None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)]
-        return (*joined, None, None)
+        return (*_join(parts), None, None)
+
+
+def _join(parts: list[tuple[Tensor | None, ...]]) -> list[Tensor | None]:
+    """Concatenate the parts of each gradient, and free them before the next, to hold no second copy of all."""
+    columns = list(zip(*parts, strict=True))
+    parts.clear()
+    joined: list[Tensor | None] = []
+    while columns:
+        column = [part for part in columns.pop(0) if part is not None]
+        joined.append(torch.cat(column) if column else None)
+        del column
+    return joined
 
 
 def _attend_backward(

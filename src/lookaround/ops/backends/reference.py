@@ -66,9 +66,10 @@ def window_presence(inputs: Inputs, call: Call) -> Tensor:
 
 def _table_logits(query: Tensor, table: Tensor) -> Tensor:
     table = table.to(query.dtype)
-    if table.dim() == 2:
-        return torch.einsum("bywnd,kd->bywnk", query, table)
-    return torch.einsum("bywnd,nkd->bywnk", query, table)
+    equation = "bywnd,kd->bywnk" if table.dim() == 2 else "bywnd,nkd->bywnk"
+    # Finite, so that it cannot meet an overflown q·k as infinity minus infinity.
+    largest = torch.finfo(query.dtype).max
+    return torch.einsum(equation, query, table).clamp(-largest, largest)
 
 
 def _window_positions(call: Call, device: torch.device) -> tuple[Tensor, Tensor]:
