@@ -45,7 +45,7 @@ class LocalAttention2d(nn.Module):
     Parameters:
         | name | shape | initial distribution |
         |---|---|---|
-        | projection.weight, query rows | out_channels, in_channels | N(0, 1 / (in · head_dim · terms · scale²)) |
+        | projection.weight, query rows | out_channels, in_channels | N(0, 1/(in·head_dim·terms·scale²)) |
         | projection.weight, key rows (not if `content=False`) | out_channels, in_channels | N(0, 1 / in) |
         | projection.weight, value rows | out_channels, in_channels | N(0, 1 / in) |
         | projection.bias (if `bias`) | as many as rows | 0 |
@@ -104,12 +104,12 @@ class LocalAttention2d(nn.Module):
         self._check_options()
         self.head_dim = out_channels // num_heads
 
-        factory = {"device": device, "dtype": dtype}
-        self.projection = nn.Linear(in_channels, out_channels * (3 if content else 2), bias=bias, **factory)
+        maps = 3 if content else 2  # without keys, query and value alone
+        self.projection = nn.Linear(in_channels, maps * out_channels, bias=bias, device=device, dtype=dtype)
         if position == "relative":
             shape = () if shared_tables else (num_heads,)
-            rows = torch.empty(*shape, self.kernel_size[0], self.head_dim // 2, **factory)
-            columns = torch.empty(*shape, self.kernel_size[1], self.head_dim // 2, **factory)
+            rows = torch.empty(*shape, self.kernel_size[0], self.head_dim // 2, device=device, dtype=dtype)
+            columns = torch.empty(*shape, self.kernel_size[1], self.head_dim // 2, device=device, dtype=dtype)
             self.row_embedding: nn.Parameter | None = nn.Parameter(rows)
             self.column_embedding: nn.Parameter | None = nn.Parameter(columns)
         else:
@@ -129,7 +129,7 @@ class LocalAttention2d(nn.Module):
             raise ArgumentError(message(where, "position must be known", repr(self.position), hint=hint))
         head_dim = self.out_channels // self.num_heads
         if self.position == "relative" and head_dim % 2 == 1:
-            must = "out_channels / num_heads must be even for relative positions: half for rows, half for columns"
+            must = "out_channels / num_heads must be even: half of it for the rows, half for the columns"
             raise ArgumentError(message(where, must, head_dim, hint="change num_heads, or position='none'."))
         if not self.content and self.position != "relative":
             must = "content=False needs position='relative', or no logit is left"

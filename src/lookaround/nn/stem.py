@@ -31,7 +31,12 @@ class ConvStem(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int = 3, out_channels: int = 64, kernel_size: int = 7, stride: int = 2, pool: int = 2
+        self,
+        in_channels: int = 3,
+        out_channels: int = 64,
+        kernel_size: int = 7,
+        stride: int = 2,
+        pool: int = 2,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
@@ -192,12 +197,12 @@ class AttentionStem(nn.Module):
         """Cut an image into blocks, zeros beyond its border: batch blocks_y blocks_x places channels."""
         size = self.block_size
         pixels = F.pad(x, (0, -x.shape[-1] % size, 0, -x.shape[-2] % size)).permute(0, 2, 3, 1)
-        blocks = pixels.unflatten(2, (-1, size)).unflatten(1, (-1, size))
+        blocks: Tensor = pixels.unflatten(2, (-1, size)).unflatten(1, (-1, size))
         return blocks.permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
 
     def _join(self, blocks: Tensor) -> Tensor:
         """Undo `_cut`: batch channels height width, in channels-last memory."""
-        pixels = blocks.unflatten(3, (self.block_size, self.block_size)).permute(0, 1, 3, 2, 4, 5)
+        pixels: Tensor = blocks.unflatten(3, (self.block_size, self.block_size)).permute(0, 1, 3, 2, 4, 5)
         return pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
     def _absent(self, x: Tensor) -> Tensor | None:

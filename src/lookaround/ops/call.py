@@ -4,7 +4,7 @@ Backends look at a `Call` to say whether they can serve, and never check tensors
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def check_pair(where: str, name: str, value: int | tuple[int, int]) -> tuple[int
     if len(pair) != 2 or not whole or min(pair) < 1:
         must = f"{name} must be an integer >= 1, or a pair (vertical, horizontal) of them"
         raise ArgumentError(message(where, must, repr(value)))
-    return cast(tuple[int, int], pair)
+    return pair[0], pair[1]
 
 
 def check_kernel_size(where: str, kernel_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -87,7 +87,7 @@ def check_border(where: str, border: str) -> Border:
         known = " or ".join(repr(name) for name in BORDERS)
         hint = "'mask' leaves pixels outside the image out of the softmax; 'zeros' counts them as zeros."
         raise ArgumentError(message(where, f"border must be {known}", repr(border), hint=hint))
-    return cast(Border, border)
+    return border
 
 
 def check_call(

@@ -14,7 +14,9 @@ def check_backend(where: str, name: str) -> str:
     """Return `name`, or raise UnknownBackendError listing the known backends."""
     known = ["auto", *list_backends()]
     if name not in known:
-        raise UnknownBackendError(message(where, "backend must be known", repr(name), hint=closest(name, known)))
+        raise UnknownBackendError(
+            message(where, "backend must be known", repr(name), hint=closest(name, known))
+        )
     return name
 
 
@@ -34,7 +36,9 @@ def choose_backend(where: str, name: str, call: Call) -> Backend:
             return backend
         if name == "auto" and not backend.reasons_against(call):
             return backend
-    reasons = [f"{backend.name}: {reason}" for backend in BACKENDS for reason in backend.reasons_against(call)]
+    reasons = [
+        f"{backend.name}: {reason}" for backend in BACKENDS for reason in backend.reasons_against(call)
+    ]
     raise UnsupportedCallError(_refusal(where, name, reasons))
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lookaround.ops import dispatch
 from lookaround.ops.backends import reference
-from lookaround.ops.call import Call, Inputs, check_call
+from lookaround.ops.backends.base import hide_padding
+from lookaround.ops.call import Inputs, check_call
 
 
 class WindowOptions(TypedDict, total=False):
@@ -84,13 +85,11 @@ def local_attention(
         tensor([1.5000, 2.0000, 3.6667, 4.5000])
     """
     inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
-    device_type = query.device.type
     options = WindowOptions(kernel_size=kernel_size, dilation=dilation, scale=scale, border=border)
-    if not torch.is_autocast_enabled(device_type):
-        return _run("local_attention", inputs, backend, options)
-    inputs = _cast(inputs, torch.get_autocast_dtype(device_type))
-    with torch.autocast(device_type, enabled=False):  # softmax and sums stay in float32
-        return _run("local_attention", inputs, backend, options)
+    if not _autocasts(query.device.type):
+        return _run(inputs, backend, options)
+    with torch.autocast(query.device.type, enabled=False):  # softmax and sums stay in float32
+        return _run(_cast(inputs), backend, options)
 
 
 def attention_weights(
@@ -122,16 +121,10 @@ def attention_weights(
                 [0.5000, 0.5000, 0.0000]])
     """
     inputs = Inputs(query, key, query, row_embedding, column_embedding, key_padding_mask)
-    device_type = query.device.type
-    if torch.is_autocast_enabled(device_type):
-        inputs = _cast(inputs, torch.get_autocast_dtype(device_type))
-    with torch.autocast(device_type, enabled=False):
-        call = check_call("attention_weights", inputs, **options)
-        inputs = reference.hide_padding(inputs)
-        weights = reference.window_weights(inputs, call)
-    if key_padding_mask is None:
-        return weights
-    return weights.masked_fill(key_padding_mask[..., None, None, None], 0.0)
+    if not _autocasts(query.device.type):
+        return _weights(inputs, options)
+    with torch.autocast(query.device.type, enabled=False):
+        return _weights(_cast(inputs), options)
 
 
 def explain_backends(
@@ -155,20 +148,39 @@ def explain_backends(
         []
     """
     inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
-    if torch.is_autocast_enabled(query.device.type):
-        inputs = _cast(inputs, torch.get_autocast_dtype(query.device.type))
+    if _autocasts(query.device.type):
+        inputs = _cast(inputs)
     return dispatch.explain(check_call("explain_backends", inputs, **options))
 
 
-def _run(where: str, inputs: Inputs, backend: str, options: WindowOptions) -> Tensor:
-    call: Call = check_call(where, inputs, **options)
-    return dispatch.choose_backend(where, backend, call).run(inputs, call)
+def _run(inputs: Inputs, backend: str, options: WindowOptions) -> Tensor:
+    call = check_call("local_attention", inputs, **options)
+    return dispatch.choose_backend("local_attention", backend, call).run(inputs, call)
 
 
-def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+def _weights(inputs: Inputs, options: WindowOptions) -> Tensor:
+    call = check_call("attention_weights", inputs, **options)
+    weights = reference.window_weights(hide_padding(inputs), call)
+    if inputs.key_padding_mask is None:
+        return weights
+    return weights.masked_fill(inputs.key_padding_mask[..., None, None, None], 0.0)
+
+
+def _autocasts(device_type: str) -> bool:
+    # Devices without autocast (meta) raise when asked whether it is enabled.
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
+def _cast(inputs: Inputs) -> Inputs:
     """Give every floating tensor the autocast dtype, float64 excepted, as torch's own autocast does."""
     if inputs.query.dtype == torch.float64:
         return inputs
+    dtype = torch.get_autocast_dtype(inputs.query.device.type)
     return Inputs(
-        *(t.to(dtype) if t is not None and t.is_floating_point() else t for t in inputs),
+        query=inputs.query.to(dtype),
+        key=None if inputs.key is None else inputs.key.to(dtype),
+        value=inputs.value.to(dtype),
+        row_embedding=None if inputs.row_embedding is None else inputs.row_embedding.to(dtype),
+        column_embedding=None if inputs.column_embedding is None else inputs.column_embedding.to(dtype),
+        key_padding_mask=inputs.key_padding_mask,
     )

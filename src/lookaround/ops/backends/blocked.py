@@ -10,7 +10,7 @@ few blocks at a time. The backward pass computes the logits again instead of kee
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,28 @@ class Layout:
         return self.block[0] + 2 * self.radius[0], self.block[1] + 2 * self.radius[1]
 
 
+class _Blocks(NamedTuple):
+    """Everything but the values, cut into blocks; a group is one block of one image."""
+
+    query: Tensor  # groups heads queries head_dim
+    key: Tensor | None  # groups heads keys head_dim
+    rows: Tensor | None  # groups heads block_y block_x halo_y: q·row
+    columns: Tensor | None  # groups heads block_y block_x halo_x: q·column
+    absent: Tensor | None  # groups keys
+    outside: Tensor  # queries keys
+
+    def take(self, groups: slice) -> "_Blocks":
+        """Take some of the groups."""
+        return _Blocks(
+            query=self.query[groups],
+            key=None if self.key is None else self.key[groups],
+            rows=None if self.rows is None else self.rows[groups],
+            columns=None if self.columns is None else self.columns[groups],
+            absent=None if self.absent is None else self.absent[groups],
+            outside=self.outside,
+        )
+
+
 def run(inputs: Inputs, call: Call) -> Tensor:
     """Compute local attention block by block: batch height width heads value_dim."""
     inputs = hide_padding(inputs)
@@ -50,10 +72,10 @@ def run(inputs: Inputs, call: Call) -> Tensor:
     rows, columns = _position_logits(query, inputs, layout)
     outside = _outside_window(call, layout, query.device)
     absent = _absent_keys(inputs, call, layout)
-    arguments = (query.flatten(2, 3), key, value, rows, columns, absent, outside)
+    blocks = _Blocks(query.flatten(2, 3), key, rows, columns, absent, outside)
     # Exported graphs hold plain operations only; elsewhere the backward pass recomputes.
     recompute = call.requires_grad and not torch.compiler.is_exporting()
-    out = _Attend.apply(*arguments) if recompute else _attend(*arguments)
+    out = _Attend.apply(value, *blocks) if recompute else _attend(blocks, value)
     return clear_padding(_join_blocks(out, layout, call), inputs.key_padding_mask).to(call.dtype)
 
 
@@ -101,11 +123,12 @@ def _split(image: Tensor, layout: Layout) -> Tensor:
     missing_y = -image.shape[1] % (block_y * phase_y)
     missing_x = -image.shape[2] % (block_x * phase_x)
     image = F.pad(image, (0, 0, 0, 0, 0, missing_x, 0, missing_y))
-    return image.unflatten(2, (-1, block_x, phase_x)).unflatten(1, (-1, block_y, phase_y))
+    pieces: Tensor = image.unflatten(2, (-1, block_x, phase_x)).unflatten(1, (-1, block_y, phase_y))
+    return pieces
 
 
 def _add_halo(pieces: Tensor, dim: int, radius: int) -> Tensor:
-    """Put the neighbours' nearest pixels around each block; `dim` counts the blocks, `dim + 1` their pixels."""
+    """Put the neighbours' nearest pixels around each block; `dim` counts blocks, `dim + 1` their pixels."""
     if radius == 0:
         return pieces
     count, size = pieces.shape[dim], pieces.shape[dim + 1]
@@ -178,32 +201,15 @@ def _hide(logits: Tensor, outside: Tensor, absent: Tensor | None) -> Tensor:
     return logits.masked_fill(hidden[:, None], -torch.inf)
 
 
-def _attend(
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor,
-    rows: Tensor | None,
-    columns: Tensor | None,
-    absent: Tensor | None,
-    outside: Tensor,
-) -> Tensor:
+def _attend(blocks: _Blocks, value: Tensor) -> Tensor:
     """Attend inside every block, a few blocks at a time: groups heads queries value_dim."""
-    chunks = _chunks(query, value)
-    parts = [
-        _weights(*_take(chunk, query, key, rows, columns, absent), outside) @ value[chunk] for chunk in chunks
-    ]
+    parts = [_weights(blocks.take(chunk)) @ value[chunk] for chunk in _chunks(blocks)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _weights(
-    query: Tensor,
-    key: Tensor | None,
-    rows: Tensor | None,
-    columns: Tensor | None,
-    absent: Tensor | None,
-    outside: Tensor,
-) -> Tensor:
+def _weights(blocks: _Blocks) -> Tensor:
     """Compute the softmax over the visible keys: groups heads queries keys."""
+    query, key, rows, columns, absent, outside = blocks
     if key is None:
         logits = query.new_zeros((*query.shape[:-1], outside.shape[-1]))
     else:
@@ -219,17 +225,13 @@ def _weights(
     return _hide(logits.clamp(-largest, largest), outside, absent).softmax(-1)
 
 
-def _chunks(query: Tensor, value: Tensor) -> list[slice]:
+def _chunks(blocks: _Blocks) -> list[slice]:
     """Cut the groups into runs that hold at most CHUNK_LOGITS logits; a traced graph has one run."""
-    groups = query.shape[0]
+    groups, heads = blocks.query.shape[:2]
     if torch.compiler.is_compiling() or not isinstance(groups, int):
         return [slice(None)]
-    size = max(1, CHUNK_LOGITS // (query.shape[1] * query.shape[2] * value.shape[2]))
+    size = max(1, CHUNK_LOGITS // (heads * blocks.outside.numel()))
     return [slice(start, min(start + size, groups)) for start in range(0, max(groups, 1), size)]
-
-
-def _take(chunk: slice, *tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if t is None else t[chunk] for t in tensors)
 
 
 class _Attend(torch.autograd.Function):
@@ -238,8 +240,8 @@ class _Attend(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(*arguments: Tensor | None) -> Tensor:
-        return _attend(*arguments)  # type: ignore[arg-type]  # query, value and hidden are tensors
+    def forward(value: Tensor, *blocks: Any) -> Tensor:
+        return _attend(_Blocks(*blocks), value)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
@@ -247,18 +249,17 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, rows, columns, absent, outside = ctx.saved_tensors
+        value, *rest = ctx.saved_tensors
+        blocks = _Blocks(*rest)
         parts = [
-            _attend_backward(
-                gradients[0][chunk], value[chunk], *_take(chunk, query, key, rows, columns, absent), outside
-            )
-            for chunk in _chunks(query, value)
+            _attend_backward(gradients[0][chunk], value[chunk], blocks.take(chunk))
+            for chunk in _chunks(blocks)
         ]
         return (*_join(parts), None, None)
 
 
 def _join(parts: list[tuple[Tensor | None, ...]]) -> list[Tensor | None]:
-    """Concatenate the parts of each gradient, and free them before the next, to hold no second copy of all."""
+    """Concatenate the parts of each gradient, freeing them before the next, to hold no second copy of all."""
     columns = list(zip(*parts, strict=True))
     parts.clear()
     joined: list[Tensor | None] = []
@@ -269,18 +270,10 @@ def _join(parts: list[tuple[Tensor | None, ...]]) -> list[Tensor | None]:
     return joined
 
 
-def _attend_backward(
-    gradient: Tensor,
-    value: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    rows: Tensor | None,
-    columns: Tensor | None,
-    absent: Tensor | None,
-    outside: Tensor,
-) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of query, key, value, rows and columns for some blocks."""
-    weights = _weights(query, key, rows, columns, absent, outside)
+def _attend_backward(gradient: Tensor, value: Tensor, blocks: _Blocks) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of value, query, key, rows and columns for some blocks."""
+    query, key, rows, columns = blocks[:4]
+    weights = _weights(blocks)
     to_value = weights.transpose(-1, -2) @ gradient
     to_weights = gradient @ value.transpose(-1, -2)
     to_logits = weights * (to_weights - (weights * to_weights).sum(-1, keepdim=True))
@@ -291,7 +284,7 @@ def _attend_backward(
         to_rows = to_logits.unflatten(-1, (rows.shape[-1], -1)).sum(-1).view_as(rows)
     if columns is not None:
         to_columns = to_logits.unflatten(-1, (-1, columns.shape[-1])).sum(-2).view_as(columns)
-    return to_query, to_key, to_value, to_rows, to_columns
+    return to_value, to_query, to_key, to_rows, to_columns
 
 
 def _reasons_against(call: Call) -> list[str]:

@@ -1,0 +1,20 @@
+"""Networks by name, what they cost, and their files."""
+
+from lookaround.models.checkpoint import ModelRecord, load_model, load_weights, save_model
+from lookaround.models.config import ResNetConfig
+from lookaround.models.costs import Costs, model_costs
+from lookaround.models.resnet import ResNet
+from lookaround.models.variants import create_model, list_models
+
+__all__ = [
+    "Costs",
+    "ModelRecord",
+    "ResNet",
+    "ResNetConfig",
+    "create_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "model_costs",
+    "save_model",
+]

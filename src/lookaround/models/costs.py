@@ -1,0 +1,122 @@
+"""Parameters and FLOPs of a network, as the paper counts them and as they are executed."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lookaround.models.resnet import ResNet
+from lookaround.nn import AttentionStem, LocalAttention2d
+from lookaround.ops.call import Inputs, check_call
+from lookaround.ops.cost import call_cost
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a network costs for one image.
+
+    Attributes:
+        parameters: trainable parameters.
+        paper_flops: two per multiply-add, q·r in full, three per batch norm with its ReLU.
+        executed_flops: the same with q·r factorised and the stem's products folded, as they run.
+    """
+
+    parameters: int
+    paper_flops: int
+    executed_flops: int
+
+
+def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
+    """Count a network's parameters and the FLOPs of one image, without computing anything.
+
+    Args:
+        model: the network; it is not changed.
+        image_size: height and width in pixels.
+
+    Source:
+        The counting rules are those with which every printed figure of Ramachandran et al. 2019 is met;
+        the tests hold each of them.
+
+    Example:
+        >>> from lookaround import create_model
+        >>> model_costs(create_model("resnet50"), 224).parameters
+        25557032
+    """
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    tally = _Tally()
+    model = copy.deepcopy(model).to("meta").eval()
+    for module in model.modules():
+        count = _COUNTERS.get(type(module))
+        if count is not None:
+            module.register_forward_hook(tally.hook(count))
+    with torch.no_grad():
+        model(torch.empty(1, model.config.in_channels, height, width, device="meta"))
+    return Costs(parameters, tally.paper, tally.executed)
+
+
+_Counter = Callable[[Any, Tensor, Tensor], tuple[int, int]]
+
+
+class _Tally:
+    """Adds up what the hooks count."""
+
+    def __init__(self) -> None:
+        self.paper = 0
+        self.executed = 0
+
+    def hook(self, count: _Counter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            paper, executed = count(module, inputs[0], output)
+            self.paper += paper
+            self.executed += executed
+
+        return add
+
+
+def _conv(module: nn.Conv2d, x: Tensor, out: Tensor) -> tuple[int, int]:
+    return (2 * out.numel() * module.weight[0].numel(),) * 2
+
+
+def _linear(module: nn.Linear, x: Tensor, out: Tensor) -> tuple[int, int]:
+    return (2 * out.numel() * module.in_features,) * 2
+
+
+def _batch_norm(module: nn.BatchNorm2d, x: Tensor, out: Tensor) -> tuple[int, int]:
+    return (3 * out.numel(),) * 2
+
+
+def _attention(module: LocalAttention2d, x: Tensor, out: Tensor) -> tuple[int, int]:
+    batch, _, height, width = x.shape  # attention runs at full resolution, whatever the stride
+    query = x.new_empty(batch, height, width, module.num_heads, module.head_dim)
+    key = query if module.content else None
+    rows, columns = module.row_embedding, module.column_embedding
+    inputs = Inputs(query, key, query, rows, columns, None)
+    cost = call_cost(check_call("model_costs", inputs, kernel_size=module.kernel_size))
+    return cost.paper_flops, cost.executed_flops
+
+
+def _stem(module: AttentionStem, x: Tensor, out: Tensor) -> tuple[int, int]:
+    """Count the attention of the stem; its batch norm and a value convolution count themselves."""
+    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    places, heads = module.block_size**2, module.num_heads
+    inputs, outputs = module.in_channels, module.out_channels
+    values = 0 if module.values == "convolution" else inputs * outputs
+    sums = places * outputs
+    mixing = (values + outputs) * (module.mixtures - 1) if module.values == "spatially_aware" else 0
+    in_full = 2 * inputs * outputs + places * outputs
+    folded = heads * inputs * inputs + heads * places * inputs
+    paper, executed = in_full + values + mixing + sums, folded + values + sums
+    return 2 * pixels * paper, 2 * pixels * executed
+
+
+_COUNTERS: dict[type, _Counter] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.BatchNorm2d: _batch_norm,
+    LocalAttention2d: _attention,
+    AttentionStem: _stem,
+}
