@@ -2,8 +2,10 @@
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +55,9 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         DataError: the file is missing, no image, truncated, or larger than PIL thinks safe to decode.
     """
     try:
-        with Image.open(path) as image:
+        with _quiet(), Image.open(path) as image:
             image.load()
             return flatten(ImageOps.exif_transpose(image))
-    except DataError:
-        raise
     except BROKEN_FILE as error:
         raise _unreadable("open_image", path, error) from error
 
@@ -69,7 +69,7 @@ def check_image(path: str | os.PathLike[str]) -> None:
     be sure, because some cameras append data of their own.
     """
     try:
-        with Image.open(path) as image:
+        with _quiet(), Image.open(path) as image:
             in_doubt = image.format in ("JPEG", "MPO") and not _has_jpeg_end(path)
             image.verify()
     except BROKEN_FILE as error:
@@ -81,7 +81,7 @@ def check_image(path: str | os.PathLike[str]) -> None:
 def is_grey(path: str | os.PathLike[str]) -> bool:
     """Say from the header alone whether a file holds a grey picture."""
     try:
-        with Image.open(path) as image:
+        with _quiet(), Image.open(path) as image:
             return image.mode in {"1", "L", "LA", "La"} or image.mode in WIDE_GREY_MODES
     except BROKEN_FILE as error:
         raise _unreadable("is_grey", path, error) from error
@@ -112,6 +112,14 @@ def to_pixels(image: Image.Image, in_channels: int) -> Tensor:
     array = np.array(flatten(image).convert("L" if in_channels == 1 else "RGB"))
     pixels = torch.from_numpy(array)
     return pixels[None] if in_channels == 1 else pixels.permute(2, 0, 1)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep PIL's remarks on odd metadata from the user: the picture either can be decoded or cannot."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

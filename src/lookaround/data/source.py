@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch.utils.data import Dataset
@@ -25,6 +25,7 @@ class Settings:
     seed: int = 0
 
 
+@runtime_checkable
 class Labelled(Protocol):
     """Images with labels, in memory or as files."""
 
@@ -32,7 +33,7 @@ class Labelled(Protocol):
     def targets(self) -> Sequence[int]:
         """The label of each image."""
 
-    def select(self, indices: Sequence[int]) -> Self:
+    def select(self, indices: Sequence[int]) -> "Labelled":
         """Return some of the images."""
 
     def dataset(self, preprocessing: Preprocessing, augment: str = "none", seed: int = 0) -> Dataset[Any]:
