@@ -108,16 +108,18 @@ def test_files_stay_short() -> None:
     assert {str(path): lines for path, lines in lengths.items() if lines > line_limit(path)} == {}
 
 
-def broad_excepts(path: Path) -> Iterator[str]:
+def blind_excepts(path: Path) -> Iterator[str]:
+    """Places that catch everything and do not raise it again."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ExceptHandler):
             caught = "" if node.type is None else ast.unparse(node.type)
-            if caught in {"", "Exception", "BaseException"}:
+            goes_on = ast.unparse(node.body[-1]) != "raise"
+            if caught in {"", "Exception", "BaseException"} and goes_on:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def test_no_error_is_caught_blindly() -> None:
-    assert [place for path in SOURCE.rglob("*.py") for place in broad_excepts(path)] == []
+    assert [place for path in SOURCE.rglob("*.py") for place in blind_excepts(path)] == []
 
 
 def test_no_module_is_a_drawer_for_everything() -> None:
