@@ -52,28 +52,25 @@ def refresh_models() -> None:
 
 
 def models_table(names: list[str]) -> str:
-    """Tabulate parameters and FLOPs of the named networks, at the image size they are made for."""
-    import torch
-
-    from lookaround.models import create_model
-    from lookaround.models.costs import model_costs
+    """Tabulate parameters and FLOPs of the named networks, as `lookaround models` has them."""
+    from lookaround.cli.models import describe_model
 
     lines = [
         "| name | image | parameters | GFLOPs as the paper counts | GFLOPs as executed |",
-        "|---|---|---|---|---|",
+        "|---|---|--:|--:|--:|",
     ]
-    for name in names:
-        size = 32 if name.endswith("_small") else 224
-        with torch.device("meta"):
-            costs = model_costs(create_model(name), size)
-        flops = f"{costs.paper_flops / 1e9:.2f} | {costs.executed_flops / 1e9:.2f}"
-        lines.append(f"| `{name}` | {size} | {costs.parameters:,} | {flops} |")
+    for row in map(describe_model, names):
+        size, parameters = row["image_size"], row["parameters"]
+        flops = f"{row['paper_flops'] / 1e9:.2f} | {row['executed_flops'] / 1e9:.2f}"
+        lines.append(f"| `{row['name']}` | {size}x{size} | {parameters:,} | {flops} |")
     return "\n".join(lines)
 
 
 def main() -> None:
     """Parse the command line and refresh."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo")
     demo.add_argument("run", type=Path)

@@ -39,3 +39,16 @@ def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_relative_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_table_of_networks_is_complete_and_counted() -> None:
+    from lookaround.cli.models import describe_model
+    from lookaround.models import list_models
+
+    rows = re.findall(r"^\| `(\w+)` \| \d+x\d+ \| ([\d,]+) ", (ROOT / "docs" / "models.md").read_text(), re.M)
+    printed = {name: int(parameters.replace(",", "")) for name, parameters in rows}
+    assert sorted(printed) == sorted(list_models())
+    chosen = ["resnet26", "sasa_resnet50_convstem", "sasa_resnet14_small"]
+    assert {name: printed[name] for name in chosen} == {
+        name: describe_model(name)["parameters"] for name in chosen
+    }
