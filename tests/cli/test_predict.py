@@ -135,6 +135,12 @@ def test_record_without_preprocessing(model, tmp_path):
         call(paint(tmp_path / "a.png", "white"))
 
 
+def test_record_with_odd_class_names(model, tmp_path):
+    model.record.class_names = [1, 2, 3]
+    with pytest.raises(CheckpointError, match=r"must list the names of the classes; got \[1, 2, 3\]"):
+        call(paint(tmp_path / "a.png", "white"))
+
+
 def test_network_that_gives_no_numbers(model, tmp_path):
     model.factor = float("nan")
     with pytest.raises(CheckpointError, match="the network must give finite numbers; got NaN or infinity"):
@@ -147,6 +153,7 @@ def test_classes_without_names_are_numbered(model, tmp_path, capsys):
     assert "class 2" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("shapes_unchecked")  # model.json holds lists where the configuration has tuples
 def test_weights_of_a_run_are_used(tmp_path, capsys):
     torch.manual_seed(0)
     network = create_model("sasa_resnet14_small", num_classes=3, in_channels=1, width=0.25).eval()

@@ -113,6 +113,9 @@ def _predict(paths: Sequence[Path], arguments: argparse.Namespace, report: Repor
     except ArgumentError as error:
         must = "the weights' record must say how images are prepared"
         raise CheckpointError(message("predict", must, f"this: {error}")) from error
+    if not all(isinstance(name, str) for name in record.class_names):
+        must = "the weights' record must list the names of the classes"
+        raise CheckpointError(message("predict", must, f"{record.class_names!r:.80}"))
     network = Network(model, record.class_names, _device(arguments.device), arguments.top)
     for batch in _batches(paths, transform, arguments.batch_size, report):
         images, tensors = zip(*batch, strict=True)
