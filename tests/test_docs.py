@@ -52,3 +52,24 @@ def test_table_of_networks_is_complete_and_counted() -> None:
     assert {name: printed[name] for name in chosen} == {
         name: describe_model(name)["parameters"] for name in chosen
     }
+
+
+def test_every_override_is_described() -> None:
+    import dataclasses
+
+    from lookaround.models import ResNetConfig
+
+    section = (ROOT / "docs" / "models.md").read_text().partition("## Overrides")[2].partition("```")[0]
+    described = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)
+    }
+    assert described == {field.name for field in dataclasses.fields(ResNetConfig)} - {"name"}
+
+
+def test_every_recipe_is_described() -> None:
+    from lookaround.training.recipes import list_recipes
+
+    described = set(
+        re.findall(r"`((?:digits|fashion_mnist|imagenet)_\w+)`", (ROOT / "docs" / "training.md").read_text())
+    )
+    assert described == set(list_recipes())
