@@ -1,0 +1,56 @@
+// The native CPU kernel's interface: plain data and function pointers, free of torch.
+//
+// kernel.cpp is compiled once per instruction set, each time into a namespace of its own; registration.cpp
+// binds the fastest one that the processor supports to torch.
+
+#pragma once
+
+#include <cstdint>
+
+namespace lookaround {
+
+enum class Dtype : int { float32, bfloat16 };
+
+// batch height width heads dim; strides count elements, the last dimension is contiguous.
+struct View {
+  void* data = nullptr;
+  int64_t batch = 0;
+  int64_t height = 0;
+  int64_t width = 0;
+  int64_t head = 0;
+};
+
+// One call of the operator, forward or backward. What a call does not have is a null pointer.
+struct Problem {
+  int64_t batch = 0, height = 0, width = 0, heads = 0, head_dim = 0, value_dim = 0;
+  int64_t kernel_height = 1, kernel_width = 1, dilation_height = 1, dilation_width = 1;
+  float scale = 1.0f;
+  bool zeros_border = false;  // pixels outside take part as zeros, instead of being absent
+  Dtype dtype = Dtype::float32;
+
+  View query, key, value;          // read; key.data may be null
+  const float* rows = nullptr;     // [heads] kernel_height head_dim/2
+  const float* columns = nullptr;  // [heads] kernel_width head_dim/2
+  int64_t rows_head_stride = 0;    // 0: shared by the heads
+  int64_t columns_head_stride = 0;
+  const bool* padding = nullptr;  // batch height width, contiguous; true: no part of the image
+
+  View out;                    // written by forward
+  float* logsumexp = nullptr;  // batch heads height width, contiguous; forward writes, backward reads
+
+  View grad_out;                            // read by backward
+  View grad_query, grad_key, grad_value;    // written by backward, every element
+  float* grad_rows = nullptr;     // batch heads kernel_height head_dim/2: one part per task, written by backward
+  float* grad_columns = nullptr;  // batch heads kernel_width head_dim/2
+};
+
+// A task is one head of one image: task = image * heads + head. Tasks are independent of each other, and
+// their results do not depend on how they are spread over threads.
+struct Kernel {
+  const char* name;
+  bool (*supported)();
+  void (*forward)(const Problem&, int64_t first_task, int64_t last_task);
+  void (*backward)(const Problem&, int64_t first_task, int64_t last_task);
+};
+
+}  // namespace lookaround
