@@ -54,11 +54,7 @@ class ResNetConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        # Lists come in from JSON and YAML; a config is compared and hashed.
-        object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "attention_stages", tuple(sorted(set(self.attention_stages))))
-        if isinstance(self.kernel_size, list):
-            object.__setattr__(self, "kernel_size", tuple(self.kernel_size))
         self._check()
 
     def _check(self) -> None:

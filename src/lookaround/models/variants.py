@@ -80,8 +80,10 @@ def create_model(name: str, **overrides: Any) -> ResNet:
             raise UnknownNameError(
                 message("create_model", "overrides must be known", repr(override), hint=hint)
             )
+    # Lists come in from JSON and YAML; a config is compared and hashed.
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
     try:
-        config = dataclasses.replace(VARIANTS[name], **overrides)
+        config = dataclasses.replace(VARIANTS[name], **values)
     except TypeError as error:  # a value of a type that cannot be compared, as in width="a"
         must = "overrides must have values of the right type"
         raise ArgumentError(message("create_model", must, f"{overrides} ({error})")) from error
