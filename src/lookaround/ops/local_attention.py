@@ -85,7 +85,13 @@ def local_attention(
         tensor([1.5000, 2.0000, 3.6667, 4.5000])
     """
     inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
-    options = WindowOptions(kernel_size=kernel_size, dilation=dilation, scale=scale, border=border)
+    # A literal, for torch.compile cannot trace the call of a TypedDict.
+    options: WindowOptions = {
+        "kernel_size": kernel_size,
+        "dilation": dilation,
+        "scale": scale,
+        "border": border,
+    }
     if not _autocasts(query.device.type):
         return _run(inputs, backend, options)
     with torch.autocast(query.device.type, enabled=False):  # softmax and sums stay in float32
