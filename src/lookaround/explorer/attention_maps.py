@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def attention_maps(model: nn.Module, images: Float[Tensor, "batch channels heigh
     """Run a model on images and return where each of its attention layers looks.
 
     An attention stem is shown as a window of twice its block, in which everything outside the query's block
-    has weight 0. The model is left in the mode (training or not) that it was in.
+    has weight 0. Every part of the model is left in the mode (training or not) that it was in.
 
     Args:
         model: any module that holds `LocalAttention2d` or `AttentionStem` layers.
@@ -63,43 +64,48 @@ def attention_maps(model: nn.Module, images: Float[Tensor, "batch channels heigh
     hooks = []
     for name, module in model.named_modules():
         if isinstance(module, (LocalAttention2d, AttentionStem)):
-            hooks.append(module.register_forward_pre_hook(_recorder(name, found)))
+            hooks.append(module.register_forward_pre_hook(_recorder(name, found), with_kwargs=True))
     if not hooks:
         must = "model must hold a LocalAttention2d or an AttentionStem"
         raise ArgumentError(message("attention_maps", must, type(model).__name__))
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]  # a part may be frozen
     try:
         with torch.inference_mode():
             model.eval()(images)
     finally:
-        model.train(was_training)
+        for module in training:
+            module.training = True
         for hook in hooks:
             hook.remove()
     return found
 
 
-def _recorder(name: str, found: list[LayerMaps]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+_Recorder = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]
+
+
+def _recorder(name: str, found: list[LayerMaps]) -> _Recorder:
+    def record(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         if isinstance(module, LocalAttention2d):
-            weights, dilation = module.attention_weights(inputs[0]), module.dilation
+            # Called as the layer itself is, so that padding is hidden here too.
+            weights, dilation = module.attention_weights(*inputs, **named), module.dilation
         else:
             assert isinstance(module, AttentionStem)
-            weights, dilation = _stem_windows(module, inputs[0]), (1, 1)
+            weights, dilation = _stem_windows(module, *inputs, **named), (1, 1)
         found.append(LayerMaps(name, weights.float().cpu().numpy(), dilation))
 
     return record
 
 
-def _stem_windows(stem: AttentionStem, images: Tensor) -> Tensor:
+def _stem_windows(stem: AttentionStem, x: Tensor) -> Tensor:
     """Centre each query's block weights in a window of 2·block - 1 pixels a side."""
     size = stem.block_size
-    blocks = stem.attention_weights(images)  # batch blocks_y blocks_x heads queries keys
+    blocks = stem.attention_weights(x)  # batch blocks_y blocks_x heads queries keys
     blocks = blocks.unflatten(-1, (size, size)).unflatten(-3, (size, size))
     windows = blocks.new_zeros(*blocks.shape[:-2], 2 * size - 1, 2 * size - 1)
-    for y in range(size):
-        for x in range(size):
-            rows, columns = slice(size - 1 - y, 2 * size - 1 - y), slice(size - 1 - x, 2 * size - 1 - x)
-            windows[..., y, x, rows, columns] = blocks[..., y, x, :, :]
+    for i in range(size):
+        for j in range(size):
+            rows, columns = slice(size - 1 - i, 2 * size - 1 - i), slice(size - 1 - j, 2 * size - 1 - j)
+            windows[..., i, j, rows, columns] = blocks[..., i, j, :, :]
     windows = windows.permute(0, 1, 4, 2, 5, 3, 6, 7)  # batch blocks_y y blocks_x x heads window window
     joined: Tensor = windows.flatten(4, 5).flatten(1, 2)
-    return joined[:, : images.shape[-2], : images.shape[-1]]
+    return joined[:, : x.shape[-2], : x.shape[-1]]

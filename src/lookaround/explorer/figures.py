@@ -1,6 +1,5 @@
 """Pictures of where a network looks."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from lookaround.errors import ArgumentError, message
 from lookaround.explorer.attention_maps import LayerMaps, attention_maps
+from lookaround.training.files import replacing
 
 QUERY_COLOUR = "#00e5ff"
 
@@ -36,14 +36,12 @@ def draw_attention_maps(
         pixels: (row, column) of the query in each image; the pixel farthest from the mean colour when None.
 
     Raises:
-        ArgumentError: the model has no attention layer, or titles or pixels are not one for each image.
+        ArgumentError: the model has no attention layer, there is no image, titles or pixels are not one for
+            each image, or a pixel lies outside of them.
     """
     from matplotlib.figure import Figure
 
-    for name, given in (("titles", titles), ("pixels", pixels)):
-        if given is not None and len(given) != len(images):
-            must = f"{name} must be one for each of the {len(images)} images"
-            raise ArgumentError(message("draw_attention_maps", must, len(given)))
+    _check_arguments(images, titles, pixels)
     maps = attention_maps(model, images)
     shown = [_as_picture(image) for image in images]
     chosen = pixels if pixels is not None else [_most_salient(picture) for picture in shown]
@@ -56,6 +54,23 @@ def draw_attention_maps(
             part.suptitle(titles[index], fontsize=10)
         _draw_image(part, maps, index, shown[index], chosen[index])
     return _save(figure, Path(path))
+
+
+def _check_arguments(
+    images: Tensor, titles: Sequence[str] | None, pixels: Sequence[tuple[int, int]] | None
+) -> None:
+    where = "draw_attention_maps"
+    if len(images) == 0:
+        raise ArgumentError(message(where, "images must be one or more", len(images)))
+    for name, given in (("titles", titles), ("pixels", pixels)):
+        if given is not None and len(given) != len(images):
+            must = f"{name} must be one for each of the {len(images)} images"
+            raise ArgumentError(message(where, must, len(given)))
+    height, width = images.shape[-2:]
+    for row, column in pixels if pixels is not None else ():
+        if not (0 <= row < height and 0 <= column < width):
+            must = f"pixels must lie within the images of {height} rows and {width} columns"
+            raise ArgumentError(message(where, must, (row, column)))
 
 
 def _draw_image(
@@ -119,8 +134,6 @@ def _most_salient(picture: np.ndarray) -> tuple[int, int]:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.png")
-    figure.savefig(temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
     return path

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lookaround.errors import CheckpointError, LookaroundError, message
+from lookaround.errors import ArgumentError, CheckpointError, LookaroundError, message
 from lookaround.models.resnet import ResNet
 from lookaround.models.variants import create_model
 
@@ -55,11 +55,12 @@ def save_model(
         preprocessing: see `ModelRecord`.
         class_names: see `ModelRecord`.
         metrics: see `ModelRecord`.
+
+    Raises:
+        ArgumentError: what the record would hold has not the types of `ModelRecord`; nothing is written.
     """
     from safetensors.torch import save
 
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     record = ModelRecord(
         name=model.config.name,
         overrides=model.config.overrides(),
@@ -67,8 +68,14 @@ def save_model(
         class_names=class_names if class_names is not None else [],
         metrics=metrics if metrics is not None else {},
     )
+    mistyped = _mistyped(record)
+    if mistyped:
+        must = "the record must have the types of ModelRecord"
+        raise ArgumentError(message("save_model", must, f"{len(mistyped)} other", lines=mistyped))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     document = json.dumps({"format": FORMAT, **asdict(record)}, indent=2) + "\n"
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     _replace(target / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
     _replace(target / RECORD_NAME, document.encode())
 
@@ -107,14 +114,39 @@ def read_record(folder: str | Path) -> ModelRecord:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document.pop("format")
         record = ModelRecord(**document)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         must = f"{RECORD_NAME} must be a record as save_model writes it"
         raise CheckpointError(message("load_model", must, f"{path} ({error})")) from error
     if version != FORMAT:
         must = f"{RECORD_NAME} must have format {FORMAT}"
         hint = "a newer version of lookaround may read it."
         raise CheckpointError(message("load_model", must, f"{version!r} in {path}", hint=hint))
+    mistyped = _mistyped(record)
+    if mistyped:
+        must = f"{RECORD_NAME} must have the types of ModelRecord"
+        raise CheckpointError(message("load_model", must, path, lines=mistyped))
     return record
+
+
+def _mistyped(record: ModelRecord) -> list[str]:
+    """Say of every field that has not the type it is declared with what it should be."""
+    overrides, names, metrics = record.overrides, record.class_names, record.metrics
+    numbers = isinstance(metrics, dict) and all(isinstance(value, (int, float)) for value in metrics.values())
+    rules = {
+        "name": (isinstance(record.name, str), "a string"),
+        "overrides": (isinstance(overrides, dict) and "name" not in overrides, "a mapping without 'name'"),
+        "preprocessing": (isinstance(record.preprocessing, dict), "a mapping"),
+        "class_names": (
+            isinstance(names, list) and all(isinstance(name, str) for name in names),
+            "a list of strings",
+        ),
+        "metrics": (numbers, "a mapping of names to numbers"),
+    }
+    return [
+        f"{field}: expected {kind}; actual: {getattr(record, field)!r}"
+        for field, (holds, kind) in rules.items()
+        if not holds
+    ]
 
 
 def load_weights(model: ResNet, path: str | Path) -> None:
@@ -154,5 +186,8 @@ def _misfits(model: ResNet, tensors: dict[str, torch.Tensor]) -> list[str]:
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

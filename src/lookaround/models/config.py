@@ -1,12 +1,28 @@
 """What a network is made of, as plain data."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from lookaround.errors import ArgumentError, message
+from lookaround.nn.local_attention import POSITIONS
+from lookaround.nn.stem import STEM_VALUES
+from lookaround.ops.call import BORDERS, check_kernel_size
+from lookaround.ops.dispatch import check_backend
 
 STEMS = ("convolution", "attention")
+
+# What a value may be, by field; a config may come from a file that anyone wrote.
+_COUNTS = ("num_classes", "in_channels", "num_heads")
+_FLAGS = ("small", "content", "shared_tables")
+_NUMBERS = ("width", "drop_path", "batch_norm_momentum")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "stem": STEMS,
+    "stem_values": STEM_VALUES,
+    "position": POSITIONS,
+    "border": BORDERS,
+}
 
 
 @dataclass(frozen=True)
@@ -54,35 +70,37 @@ class ResNetConfig:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            self._require(_is_count(value), f"{name} must be an integer >= 1", value)
+        for name in _FLAGS:
+            value = getattr(self, name)
+            self._require(isinstance(value, bool), f"{name} must be True or False", value)
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            self._require(_is_number(value), f"{name} must be a finite number", value)
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            self._require(value in choices, f"{name} must be one of {', '.join(choices)}", value)
+        self._check_ranges()
+        check_kernel_size("create_model", self.kernel_size)
+        check_backend("create_model", self.backend)
         object.__setattr__(self, "attention_stages", tuple(sorted(set(self.attention_stages))))
-        self._check()
 
-    def _check(self) -> None:
-        rules: list[tuple[bool, str, object]] = [
-            (
-                len(self.depths) == 4 and min(self.depths) >= 1,
-                "depths must be four integers >= 1",
-                self.depths,
-            ),
-            (self.width > 0, "width must be > 0", self.width),
-            (self.num_classes >= 1, "num_classes must be >= 1", self.num_classes),
-            (self.in_channels >= 1, "in_channels must be >= 1", self.in_channels),
-            (
-                set(self.attention_stages) <= {1, 2, 3, 4},
-                "attention_stages must be taken from 1, 2, 3, 4",
-                self.attention_stages,
-            ),
-            (self.stem in STEMS, f"stem must be one of {STEMS}", repr(self.stem)),
-            (0 <= self.drop_path < 1, "drop_path must be in [0, 1)", self.drop_path),
-            (
-                0 < self.batch_norm_momentum <= 1,
-                "batch_norm_momentum must be in (0, 1]",
-                self.batch_norm_momentum,
-            ),
-        ]
-        for holds, must, got in rules:
-            if not holds:
-                raise ArgumentError(message("create_model", must, got))
+    def _check_ranges(self) -> None:
+        stages, depths = self.attention_stages, self.depths
+        fits = isinstance(depths, tuple) and len(depths) == 4 and all(_is_count(depth) for depth in depths)
+        self._require(fits, "depths must be four integers >= 1", depths)
+        fits = isinstance(stages, tuple) and all(_is_count(stage) and stage <= 4 for stage in stages)
+        self._require(fits, "attention_stages must be taken from 1, 2, 3, 4", stages)
+        self._require(self.width > 0, "width must be > 0", self.width)
+        self._require(0 <= self.drop_path < 1, "drop_path must be in [0, 1)", self.drop_path)
+        momentum = self.batch_norm_momentum
+        self._require(0 < momentum <= 1, "batch_norm_momentum must be in (0, 1]", momentum)
+
+    def _require(self, holds: bool, must: str, got: object) -> None:
+        if not holds:
+            raise ArgumentError(message("create_model", must, repr(got)))
 
     def channels(self, base: int) -> int:
         """Scale a channel number of the network of width 1, to a whole number of channels."""
@@ -93,3 +111,11 @@ class ResNetConfig:
         fields = dataclasses.asdict(self)
         del fields["name"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lookaround.models.resnet import ResNet
 from lookaround.nn import AttentionStem, LocalAttention2d
-from lookaround.ops.call import Inputs, check_call
+from lookaround.ops.call import Inputs, check_call, check_pair
 from lookaround.ops.cost import call_cost
 
 
@@ -34,7 +34,10 @@ def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
 
     Args:
         model: the network; it is not changed.
-        image_size: height and width in pixels.
+        image_size: height and width in pixels, an integer or a pair.
+
+    Raises:
+        ArgumentError: image_size is not positive.
 
     Source:
         The counting rules are those with which every printed figure of Ramachandran et al. 2019 is met;
@@ -45,16 +48,19 @@ def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
         >>> model_costs(create_model("resnet50"), 224).parameters
         25557032
     """
-    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    height, width = check_pair("model_costs", "image_size", image_size)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    dtype = model.fc.weight.dtype
     tally = _Tally()
     model = copy.deepcopy(model).to("meta").eval()
     for module in model.modules():
+        if isinstance(module, LocalAttention2d):
+            module.backend = "reference"  # the costs are those of any; this one runs wherever the model was
         count = _COUNTERS.get(type(module))
         if count is not None:
             module.register_forward_hook(tally.hook(count))
     with torch.no_grad():
-        model(torch.empty(1, model.config.in_channels, height, width, device="meta"))
+        model(torch.empty(1, model.config.in_channels, height, width, device="meta", dtype=dtype))
     return Costs(parameters, tally.paper, tally.executed)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 from typing import Any
 
-from lookaround.errors import ArgumentError, UnknownNameError, closest, message
+from lookaround.errors import UnknownNameError, closest, message
 from lookaround.models.config import ResNetConfig
 from lookaround.models.resnet import ResNet
 
@@ -81,10 +81,7 @@ def create_model(name: str, **overrides: Any) -> ResNet:
                 message("create_model", "overrides must be known", repr(override), hint=hint)
             )
     # Lists come in from JSON and YAML; a config is compared and hashed.
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()}
-    try:
-        config = dataclasses.replace(VARIANTS[name], **values)
-    except TypeError as error:  # a value of a type that cannot be compared, as in width="a"
-        must = "overrides must have values of the right type"
-        raise ArgumentError(message("create_model", must, f"{overrides} ({error})")) from error
-    return ResNet(config)
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
+    }
+    return ResNet(dataclasses.replace(VARIANTS[name], **values))

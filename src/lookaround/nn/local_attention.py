@@ -188,11 +188,14 @@ class LocalAttention2d(nn.Module):
 
     def attention_weights(
         self,
-        x: Float[Tensor, "batch in_channels height width"],
-        key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
-    ) -> Float[Tensor, "batch height width heads kernel_height kernel_width"]:
+        x: Float[Tensor, "*batch in_channels height width"],
+        key_padding_mask: Bool[Tensor, "*batch height width"] | None = None,
+    ) -> Float[Tensor, "*batch height width heads kernel_height kernel_width"]:
         """Return where each pixel and head of `x` looks, for pictures; see `ops.attention_weights`."""
         self._check_input(x)
+        if x.dim() == 3:
+            mask = None if key_padding_mask is None else key_padding_mask[None]
+            return self.attention_weights(x[None], mask)[0]
         query, key, _ = self._project(x)
         return ops.attention_weights(
             query,
@@ -221,7 +224,8 @@ class LocalAttention2d(nn.Module):
             return pooled
         share = (~key_padding_mask).to(out.dtype)[:, None]
         share = F.avg_pool2d(share, self.stride, self.stride, ceil_mode=True, count_include_pad=False)
-        return torch.where(share > 0, pooled / share, 0.0)
+        # A window that is all padding is 0 and stays so; 0 / 0 would poison the gradients.
+        return pooled / share.masked_fill(share == 0, 1.0)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:

@@ -22,6 +22,9 @@ class ConvStem(nn.Module):
         stride: of the convolution.
         pool: stride of the 3x3 max-pooling; 1 leaves it out.
 
+    Raises:
+        ArgumentError: a value that cannot be used.
+
     Source:
         He et al. 2015, table 1. `kernel_size=3, stride=1, pool=1` keeps the size of small images.
 
@@ -39,6 +42,11 @@ class ConvStem(nn.Module):
         pool: int = 2,
     ) -> None:
         super().__init__()
+        sizes = (in_channels, out_channels, kernel_size, stride, pool)
+        if min(sizes) < 1 or kernel_size % 2 == 0:
+            must = "sizes must be >= 1 and kernel_size must be odd"
+            raise ArgumentError(message("ConvStem", must, f"kernel_size={kernel_size}, sizes {sizes}"))
+        self.in_channels = in_channels
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         self.bn = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
@@ -46,7 +54,12 @@ class ConvStem(nn.Module):
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Tensor:
-        """Return batch out_channels ceil(height / (stride·pool)) ceil(width / (stride·pool))."""
+        """Return batch out_channels ceil(height / (stride·pool)) ceil(width / (stride·pool)).
+
+        Raises:
+            ShapeError: x has not the four dimensions or the channels that the stem takes.
+        """
+        _check_images("ConvStem", x, self.in_channels)
         out: Tensor = self.pool(self.relu(self.bn(self.conv(x))))
         return out
 
@@ -154,9 +167,7 @@ class AttentionStem(nn.Module):
         Raises:
             ShapeError: x has not the four dimensions or the channels that the stem takes.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            must = f"x must have the shape (batch, {self.in_channels}, height, width)"
-            raise ShapeError(message("AttentionStem", must, tuple(x.shape)))
+        _check_images("AttentionStem", x, self.in_channels)
         out: Tensor = self.pool(self.relu(self.bn(self._attend(x))))
         return out
 
@@ -218,3 +229,9 @@ class AttentionStem(nn.Module):
         """Show what the stem was made with."""
         shown = f"{self.in_channels}, {self.out_channels}, num_heads={self.num_heads}"
         return f"{shown}, block_size={self.block_size}, values={self.values!r}, mixtures={self.mixtures}"
+
+
+def _check_images(where: str, x: Tensor, in_channels: int) -> None:
+    if x.dim() != 4 or x.shape[1] != in_channels:
+        must = f"x must have the shape (batch, {in_channels}, height, width)"
+        raise ShapeError(message(where, must, tuple(x.shape)))
