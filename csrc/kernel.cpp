@@ -1,0 +1,642 @@
+// Local attention on one processor, compiled once per instruction set.
+//
+// The lanes of a vector are neighbouring pixels of a row. The keys and values of one head are copied once into
+// planes, line by line and channel by channel, with a border of zeros, so that a pixel's neighbours are a load at
+// another offset. A tile is `tile_rows` query lines by one vector of pixels: every key that is loaded serves all
+// rows of the tile. All k*k logits of a tile lie in the first-level cache between the two products.
+//
+// Dilation d splits the image into d*d phases without dilation. Where an image is at most half a vector wide, a
+// vector holds two lines of it, `lines` apart: its two halves.
+//
+// Prefixes: n_ counts, i_ indexes.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <new>
+
+#include "kernel.h"
+#include "layout.h"
+#include "simd.h"
+
+namespace lookaround {
+namespace LOOKAROUND_ISA {
+namespace {
+
+constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+constexpr float kLargest = std::numeric_limits<float>::max();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kChannels = 4;     // channels that are accumulated together
+constexpr int kMostOffsets = 5;  // offsets along a row whose logits are accumulated together
+
+// acc[row][offset] += query[row] * key[offset], summed over the channels.
+template <int Rows, int Offsets, int Halves>
+LOOKAROUND_INLINE void multiply(Floats (&acc)[Rows][Offsets], const float* query, const float* key,
+                                int64_t channel, int64_t half_pitch, int64_t dim) {
+  for (int64_t c = 0; c < dim; ++c, query += tile_rows * lanes, key += channel) {
+    Floats q[Rows];
+    for (int i = 0; i < Rows; ++i) q[i] = load(query + i * lanes);
+    for (int b = 0; b < Offsets; ++b) {
+      Floats k = load_pixels<Halves>(key + b, half_pitch);
+      for (int i = 0; i < Rows; ++i) acc[i][b] += q[i] * k;
+    }
+  }
+}
+
+// A walk along a row of the window: where the weights and the vectors of each offset are.
+struct Walk {
+  const float* weight;
+  int64_t weight_row, weight_step, weight_half;  // to the next accumulating row, the next offset, the other half
+  const float* value;
+  int64_t value_channel, value_step, value_half;
+  int64_t count;
+};
+
+// acc[row][channel] += weight[row][offset] * value[offset][channel], summed over the offsets.
+template <int First, int Rows, int Channels, int Halves>
+LOOKAROUND_INLINE void accumulate(Floats (&acc)[tile_rows][Channels], const Walk& w) {
+  if constexpr (First + Rows <= tile_rows) {
+    const float *weight = w.weight, *value = w.value;
+    for (int64_t b = 0; b < w.count; ++b, weight += w.weight_step, value += w.value_step) {
+      Floats p[Rows];
+      for (int i = 0; i < Rows; ++i) p[i] = load_pixels<Halves>(weight + i * w.weight_row, w.weight_half);
+      for (int c = 0; c < Channels; ++c) {
+        Floats v = load_pixels<Halves>(value + c * w.value_channel, w.value_half);
+        for (int i = 0; i < Rows; ++i) acc[First + i][c] += p[i] * v;
+      }
+    }
+  }
+}
+
+template <int Channels, int Halves>
+LOOKAROUND_INLINE void accumulate_rows(Floats (&acc)[tile_rows][Channels], int64_t first, int64_t rows,
+                                       const Walk& w) {
+  switch (first * 4 + rows) {
+    case 1: return accumulate<0, 1, Channels, Halves>(acc, w);
+    case 2: return accumulate<0, 2, Channels, Halves>(acc, w);
+    case 3: return accumulate<0, 3, Channels, Halves>(acc, w);
+    case 4: return accumulate<0, 4, Channels, Halves>(acc, w);
+    case 5: return accumulate<1, 1, Channels, Halves>(acc, w);
+    case 6: return accumulate<1, 2, Channels, Halves>(acc, w);
+    case 7: return accumulate<1, 3, Channels, Halves>(acc, w);
+    case 9: return accumulate<2, 1, Channels, Halves>(acc, w);
+    case 10: return accumulate<2, 2, Channels, Halves>(acc, w);
+    case 13: return accumulate<3, 1, Channels, Halves>(acc, w);
+  }
+}
+
+// What a tile multiplies: its query vectors with every vector of their windows.
+struct Products {
+  const float* query;  // dim row lane
+  const Plane* plane;
+  int64_t y0, rows, x;             // the tile
+  const float *lines, *columns;    // q·row and q·column, which the products are added to; or null
+  bool masked, clamped;            // whether absent pixels must be hidden, and infinite logits made finite
+  float* out;                      // row offset_y offset_x pixel
+  int64_t out_step, out_half;      // floats to the next offset, and to the other half
+  Floats* peak;                    // the largest logit of each row; or null
+};
+
+// One head of one image in one phase.
+template <class T, int Halves>
+class Head {
+ public:
+  Head(const Problem& problem, const Geometry& geometry, Workspace& workspace, int64_t task)
+      : p(problem), g(geometry), w(workspace), image(task / p.heads), head(task % p.heads) {
+    window = g.n_rows * g.n_columns;
+    half_dim = p.head_dim / 2;
+    rows_table = p.rows ? p.rows + head * p.rows_head_stride : nullptr;
+    columns_table = p.columns ? p.columns + head * p.columns_head_stride : nullptr;
+  }
+
+  void forward() {
+    fill(w.keys, p.key, 1.0f), fill(w.values, p.value, 1.0f);
+    for (int64_t y0 = 0; y0 < g.lines; y0 += tile_rows)
+      for (int64_t n = 0; n < g.vectors; ++n) forward_tile(y0, n);
+  }
+
+  void backward() {
+    fill(w.keys, p.key, 1.0f), fill(w.values, p.value, 1.0f);
+    fill(w.queries, p.query, p.scale * kLog2e), fill(w.gradients, p.grad_out, 1.0f);
+    const int64_t pixels = g.plane_lines() * g.vectors * lanes;
+    std::fill_n(w.grad_keys, pixels * w.keys.dim, 0.0f);
+    std::fill_n(w.grad_values, pixels * p.value_dim, 0.0f);
+    for (int64_t y0 = 0; y0 < g.lines; y0 += tile_rows) {
+      const int64_t rows = std::min<int64_t>(tile_rows, g.lines - y0);
+      for (int64_t n = 0; n < g.vectors; ++n) backward_tile(y0, rows, n);
+      if (p.key.data) spread(w.to_logits, w.queries, w.grad_keys, y0, rows);
+      spread(w.weights, w.gradients, w.grad_values, y0, rows);
+    }
+    if (p.key.data) write_plane(w.grad_keys, p.head_dim, kLn2, p.grad_key);
+    write_plane(w.grad_values, p.value_dim, 1.0f, p.grad_value);
+  }
+
+ private:
+  const Problem& p;
+  const Geometry& g;
+  Workspace& w;
+  const int64_t image, head;
+  int64_t window, half_dim;
+  const float *rows_table, *columns_table;
+
+  const bool* padding_row(int64_t row) const {
+    return p.padding ? p.padding + (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0 : nullptr;
+  }
+  T* pixel_row(const View& view, int64_t row) const {
+    return static_cast<T*>(view.data) + image * view.batch + (g.row0 + row * g.row_step) * view.height +
+           g.column0 * view.width + head * view.head;
+  }
+  bool is_row(int64_t row) const { return row >= 0 && row < g.height; }
+
+  void fill(const Plane& plane, const View& view, float factor) const {
+    if (plane.dim == 0) return;
+    for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
+      for (int64_t half = 0; half < Halves; ++half) {
+        const int64_t row = g.row(line, half);
+        if (!is_row(row)) continue;
+        float* to = plane.line(line) + half * g.half_pitch + g.radius_x;
+        gather_pixels(pixel_row(view, row), view.width * g.column_step, g.width, plane.dim, factor, to, g.pitch);
+        clear_padding(row, to, g.pitch, plane.dim, 0, g.width);
+      }
+  }
+
+  // Whatever a padded pixel holds, NaN included, must reach nothing.
+  void clear_padding(int64_t row, float* to, int64_t channel, int64_t dim, int64_t x0, int64_t count) const {
+    const bool* padding = padding_row(row);
+    if (!padding) return;
+    for (int64_t x = 0; x < count; ++x)
+      if (padding[(x0 + x) * g.column_step])
+        for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = 0.0f;
+  }
+
+  bool is_masked(int64_t y0, int64_t rows, int64_t x) const {
+    if (p.zeros_border) return false;
+    if (p.padding || Halves == 2) return true;
+    return y0 < g.radius_y || y0 + rows + g.radius_y > g.height || x < g.radius_x ||
+           x + lanes + g.radius_x > g.width;
+  }
+
+  // Query vectors of a tile: dim row lane.
+  void gather_query(int64_t y0, int64_t rows, int64_t x) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < Halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        const T* from = pixel_row(p.query, row) + x * p.query.width * g.column_step;
+        float* to = w.query + r * lanes + half * g.half_lanes;
+        gather_pixels(from, p.query.width * g.column_step, count, p.head_dim, p.scale * kLog2e, to,
+                      tile_rows * lanes);
+        clear_padding(row, to, tile_rows * lanes, p.head_dim, x, count);
+      }
+  }
+
+  // The same from a plane.
+  void copy_tile(const Plane& plane, int64_t y0, int64_t rows, int64_t x, float* to) const {
+    for (int64_t c = 0; c < plane.dim; ++c)
+      for (int64_t r = 0; r < rows; ++r) {
+        const float* from = plane.line(y0 + r) + c * g.pitch + g.radius_x + x;
+        store(to + (c * tile_rows + r) * lanes, load_pixels<Halves>(from, g.half_pitch));
+      }
+  }
+
+  // out[entry][row] = table[entry]·query[row]
+  void multiply_table(const float* query, const float* table, int64_t entries, float* out) const {
+    if (!table) {
+      std::fill_n(out, entries * tile_rows * lanes, 0.0f);
+      return;
+    }
+    for (int64_t e = 0; e < entries; ++e, table += half_dim, out += tile_rows * lanes) {
+      Floats acc[tile_rows] = {};
+      for (int64_t c = 0; c < half_dim; ++c)
+        for (int r = 0; r < tile_rows; ++r) acc[r] += load(query + (c * tile_rows + r) * lanes) * table[c];
+      for (int r = 0; r < tile_rows; ++r) store(out + r * lanes, acc[r]);
+    }
+  }
+
+  void multiply_tables(const float* query) const {
+    multiply_table(query, rows_table, g.n_rows, w.lines);
+    multiply_table(query + half_dim * tile_rows * lanes, columns_table, g.n_columns, w.columns);
+  }
+
+  void multiply_windows(const Products& job) const {
+    for (int64_t i = 0; i < job.rows + g.n_rows - 1; ++i) {
+      const int64_t first = std::max<int64_t>(0, i - g.n_rows + 1), last = std::min(job.rows - 1, i);
+      switch (last - first + 1) {
+        case 1: multiply_line<1>(job, i, first); break;
+        case 2: multiply_line<2>(job, i, first); break;
+        case 3: multiply_line<3>(job, i, first); break;
+        case 4: multiply_line<4>(job, i, first); break;
+      }
+    }
+  }
+
+  // Line i of the tile's windows, for the rows that see it; row r sees it as its window's row i - r.
+  template <int Rows>
+  void multiply_line(const Products& job, int64_t i, int64_t first) const {
+    if constexpr (Rows <= tile_rows) {
+      for (int64_t b = 0; b < g.n_columns;) {
+        const int64_t left = g.n_columns - b, parts = (left + kMostOffsets - 1) / kMostOffsets;
+        const int64_t offsets = (left + parts - 1) / parts;
+        switch (offsets) {
+          case 1: multiply_part<Rows, 1>(job, i, first, b); break;
+          case 2: multiply_part<Rows, 2>(job, i, first, b); break;
+          case 3: multiply_part<Rows, 3>(job, i, first, b); break;
+          case 4: multiply_part<Rows, 4>(job, i, first, b); break;
+          case 5: multiply_part<Rows, 5>(job, i, first, b); break;
+        }
+        b += offsets;
+      }
+    }
+  }
+
+  template <int Rows, int Offsets>
+  LOOKAROUND_INLINE void multiply_part(const Products& job, int64_t i, int64_t first, int64_t b0) const {
+    const int64_t y = job.y0 - g.radius_y + i;
+    Floats acc[Rows][Offsets];
+    for (int r = 0; r < Rows; ++r)
+      for (int b = 0; b < Offsets; ++b) {
+        if (!job.lines) {
+          acc[r][b] = Floats{};
+          continue;
+        }
+        const int64_t row = first + r;
+        acc[r][b] = load(job.lines + ((i - row) * tile_rows + row) * lanes) +
+                    load(job.columns + ((b0 + b) * tile_rows + row) * lanes);
+      }
+    const float* key = job.plane->line(y) + job.x + b0;
+    multiply<Rows, Offsets, Halves>(acc, job.query + first * lanes, key, g.pitch, g.half_pitch, job.plane->dim);
+    if (job.clamped)
+      for (auto& line : acc)
+        for (Floats& x : line) x = maximum(broadcast(-kLargest), minimum(broadcast(kLargest), x));
+    if (job.masked) {
+      const float* mask = w.mask.line(y) + job.x + b0;
+      for (int b = 0; b < Offsets; ++b) {
+        const Floats m = load_pixels<Halves>(mask + b, g.half_pitch);
+        for (int r = 0; r < Rows; ++r) acc[r][b] += m;
+      }
+    }
+    for (int r = 0; r < Rows; ++r) {
+      const int64_t row = first + r;
+      float* out = job.out + ((row * g.n_rows + i - row) * g.n_columns + b0) * job.out_step;
+      for (int b = 0; b < Offsets; ++b) store_pixels<Halves>(out + b * job.out_step, job.out_half, acc[r][b]);
+      if (!job.peak) continue;
+      Floats peak = job.peak[row];
+      for (int b = 0; b < Offsets; ++b) peak = maximum(peak, acc[r][b]);
+      job.peak[row] = peak;
+    }
+  }
+
+  // Logits in units of ln 2, and the largest of each row. Where a product overflowed, once more with care.
+  void compute_logits(Products job) const {
+    const Ints lane = lane_numbers() & static_cast<int32_t>(g.half_lanes - 1);
+    const Ints valid = lane < static_cast<int32_t>(std::min(g.half_lanes, g.width - job.x));
+    Ints overflowed = {};
+    multiply_windows(job);
+    for (int64_t r = 0; r < job.rows; ++r)
+      overflowed |= valid & ~((job.peak[r] < kLargest) & (job.peak[r] > -kLargest));
+    if (!any_lane(overflowed)) return;
+    for (int64_t r = 0; r < job.rows; ++r) job.peak[r] = broadcast(-kLargest);
+    job.clamped = true;
+    multiply_windows(job);
+  }
+
+  // result[channel][row] = sum of weights times a plane's vectors over the windows of a tile.
+  void sum_windows(const float* weights, int64_t step, int64_t half, const Plane& plane, int64_t y0,
+                   int64_t rows, int64_t x) const {
+    int64_t c = 0;
+    for (; c + kChannels <= plane.dim; c += kChannels)
+      sum_channels<kChannels>(weights, step, half, plane, y0, rows, x, c);
+    for (; c < plane.dim; ++c) sum_channels<1>(weights, step, half, plane, y0, rows, x, c);
+  }
+
+  template <int Channels>
+  void sum_channels(const float* weights, int64_t step, int64_t half, const Plane& plane, int64_t y0,
+                    int64_t rows, int64_t x, int64_t channel) const {
+    Floats acc[tile_rows][Channels] = {};
+    for (int64_t i = 0; i < rows + g.n_rows - 1; ++i) {
+      const int64_t first = std::max<int64_t>(0, i - g.n_rows + 1), last = std::min(rows - 1, i);
+      Walk walk;
+      walk.weight = weights + (first * window + (i - first) * g.n_columns) * step;
+      walk.weight_row = (window - g.n_columns) * step, walk.weight_step = step, walk.weight_half = half;
+      walk.value = plane.line(y0 - g.radius_y + i) + channel * g.pitch + x;
+      walk.value_channel = g.pitch, walk.value_step = 1, walk.value_half = g.half_pitch;
+      walk.count = g.n_columns;
+      accumulate_rows<Channels, Halves>(acc, first, last - first + 1, walk);
+    }
+    for (int c = 0; c < Channels; ++c)
+      for (int r = 0; r < tile_rows; ++r)
+        store(w.result + ((channel + c) * tile_rows + r) * lanes, acc[r][c]);
+  }
+
+  void forward_tile(int64_t y0, int64_t n) const {
+    const int64_t rows = std::min<int64_t>(tile_rows, g.lines - y0), x = n * g.half_lanes;
+    gather_query(y0, rows, x);
+    multiply_tables(w.query);
+    Floats peak[tile_rows], norm[tile_rows];
+    for (Floats& m : peak) m = broadcast(-kLargest);
+    compute_logits(Products{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), false,
+                            w.weights, lanes, lanes / 2, peak});
+    for (int64_t r = 0; r < rows; ++r) {
+      float* weights = w.weights + r * window * lanes;
+      Floats sum = {};
+      for (int64_t i = 0; i < window; ++i) {
+        const Floats e = exp2(load(weights + i * lanes) - peak[r]);
+        store(weights + i * lanes, e);
+        sum += e;
+      }
+      const Ints some = sum != 0.0f;  // none where nothing is to be seen
+      norm[r] = (Floats)((Ints)(1.0f / sum) & some);
+      peak[r] = (peak[r] + log2(sum)) * kLn2;
+      peak[r] = (Floats)(((Ints)peak[r] & some) | ((Ints)broadcast(kInfinity) & ~some));
+    }
+    sum_windows(w.weights, lanes, lanes / 2, w.values, y0, rows, x);
+    for (int64_t c = 0; c < p.value_dim; ++c)
+      for (int64_t r = 0; r < rows; ++r) {
+        float* out = w.result + (c * tile_rows + r) * lanes;
+        store(out, load(out) * norm[r]);
+      }
+    write_tile(y0, rows, x, p.value_dim, 1.0f, p.out);
+    write_logsumexp(y0, rows, x, peak);
+  }
+
+  void write_tile(int64_t y0, int64_t rows, int64_t x, int64_t dim, float factor, const View& view) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x), pixel = view.width * g.column_step;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < Halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        float* from = w.result + r * lanes + half * g.half_lanes;
+        clear_padding(row, from, tile_rows * lanes, dim, x, count);
+        scatter_pixels(from, tile_rows * lanes, count, dim, factor, pixel_row(view, row) + x * pixel, pixel);
+      }
+  }
+
+  float* logsumexp_row(int64_t row) const {
+    const int64_t plane = (image * p.heads + head) * p.height;
+    return p.logsumexp + (plane + g.row0 + row * g.row_step) * p.width + g.column0;
+  }
+
+  void write_logsumexp(int64_t y0, int64_t rows, int64_t x, const Floats* values) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < Halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        const bool* padding = padding_row(row);
+        float* to = logsumexp_row(row) + x * g.column_step;
+        for (int64_t i = 0; i < count; ++i) {
+          const bool padded = padding && padding[(x + i) * g.column_step];
+          to[i * g.column_step] = padded ? kInfinity : values[r][half * g.half_lanes + i];
+        }
+      }
+  }
+
+  // In units of ln 2; infinite where there is no query, so that its weights are zero.
+  Floats read_logsumexp(int64_t y, int64_t x) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    Floats values = broadcast(kInfinity);
+    for (int64_t half = 0; half < Halves; ++half) {
+      const int64_t row = g.row(y, half);
+      if (!is_row(row)) continue;
+      const float* from = logsumexp_row(row) + x * g.column_step;
+      for (int64_t i = 0; i < count; ++i) values[half * g.half_lanes + i] = from[i * g.column_step] * kLog2e;
+    }
+    return values;
+  }
+
+  void backward_tile(int64_t y0, int64_t rows, int64_t n) const {
+    const int64_t x = n * g.half_lanes, row_lanes = tile_rows * lanes;
+    copy_tile(w.queries, y0, rows, x, w.query);
+    copy_tile(w.gradients, y0, rows, x, w.gradient);
+    multiply_tables(w.query);
+    float *weights = w.weights + g.radius_x + x, *to_logits = w.to_logits + g.radius_x + x;
+    Floats logsumexp[tile_rows];
+    bool clamped = false;  // as the forward pass did
+    for (int64_t r = 0; r < rows; ++r) {
+      const Floats l = logsumexp[r] = read_logsumexp(y0 + r, x);
+      clamped = clamped || any_lane((l < -1e37f) | ((l > 1e37f) & (l < kInfinity)));
+    }
+    Products job{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), clamped, weights,
+                 g.pitch, g.half_pitch, nullptr};
+    multiply_windows(job);
+    job.query = w.gradient, job.plane = &w.values, job.lines = nullptr, job.columns = nullptr;
+    job.masked = job.clamped = false, job.out = to_logits;
+    multiply_windows(job);
+    std::fill_n(w.to_columns, g.n_columns * row_lanes, 0.0f);
+    for (int64_t r = 0; r < rows; ++r) differentiate_softmax(r, logsumexp[r], weights, to_logits);
+    if (p.key.data) {
+      sum_windows(to_logits, g.pitch, g.half_pitch, w.keys, y0, rows, x);
+    } else {
+      std::fill_n(w.result, p.head_dim * row_lanes, 0.0f);
+    }
+    add_table(w.to_lines, rows_table, g.n_rows, w.result);
+    add_table(w.to_columns, columns_table, g.n_columns, w.result + half_dim * row_lanes);
+    add_to_table(w.to_lines, w.query, g.n_rows, rows, p.grad_rows ? w.grad_rows_table : nullptr);
+    add_to_table(w.to_columns, w.query + half_dim * row_lanes, g.n_columns, rows,
+                 p.grad_columns ? w.grad_columns_table : nullptr);
+    write_tile(y0, rows, x, p.head_dim, p.scale, p.grad_query);
+  }
+
+  // From logits and the gradients of the weights to weights and the gradients of the logits, for one row.
+  void differentiate_softmax(int64_t r, Floats logsumexp, float* weights, float* to_logits) const {
+    weights += r * window * g.pitch, to_logits += r * window * g.pitch;
+    Floats mean = {};
+    for (int64_t i = 0; i < window; ++i) {
+      float* at = weights + i * g.pitch;
+      const Floats e = exp2(load_pixels<Halves>(at, g.half_pitch) - logsumexp);
+      store_pixels<Halves>(at, g.half_pitch, e);
+      mean += e * load_pixels<Halves>(to_logits + i * g.pitch, g.half_pitch);
+    }
+    for (int64_t a = 0; a < g.n_rows; ++a) {
+      Floats line = {};
+      for (int64_t b = 0; b < g.n_columns; ++b) {
+        const int64_t at = (a * g.n_columns + b) * g.pitch;
+        float* column = w.to_columns + (b * tile_rows + r) * lanes;
+        const Floats weight = load_pixels<Halves>(weights + at, g.half_pitch);
+        const Floats d = weight * (load_pixels<Halves>(to_logits + at, g.half_pitch) - mean);
+        store_pixels<Halves>(to_logits + at, g.half_pitch, d);
+        store(column, load(column) + d);
+        line += d;
+      }
+      store(w.to_lines + (a * tile_rows + r) * lanes, line);
+    }
+  }
+
+  // result[channel][row] += table[entry][channel] * to[entry][row], summed over the entries.
+  void add_table(const float* to, const float* table, int64_t entries, float* result) const {
+    if (!table) return;
+    for (int64_t c = 0; c < half_dim; ++c, result += tile_rows * lanes) {
+      Floats acc[tile_rows];
+      for (int r = 0; r < tile_rows; ++r) acc[r] = load(result + r * lanes);
+      for (int64_t e = 0; e < entries; ++e)
+        for (int r = 0; r < tile_rows; ++r)
+          acc[r] += load(to + (e * tile_rows + r) * lanes) * table[e * half_dim + c];
+      for (int r = 0; r < tile_rows; ++r) store(result + r * lanes, acc[r]);
+    }
+  }
+
+  // table[entry][channel] += to[entry][row] * query[channel][row], summed over the rows.
+  void add_to_table(const float* to, const float* query, int64_t entries, int64_t rows, float* table) const {
+    if (!table) return;
+    for (int64_t e = 0; e < entries; ++e)
+      for (int64_t c = 0; c < half_dim; ++c, table += lanes) {
+        Floats acc = load(table);
+        for (int64_t r = 0; r < rows; ++r)
+          acc += load(to + (e * tile_rows + r) * lanes) * load(query + (c * tile_rows + r) * lanes);
+        store(table, acc);
+      }
+  }
+
+  // Add what a tile of whole lines sends to the pixels that its windows see: factors times vectors of the plane.
+  void spread(const float* factors, const Plane& plane, float* sums, int64_t y0, int64_t rows) const {
+    const int64_t begin = Halves == 2 ? y0 - g.radius_y : std::max<int64_t>(0, y0 - g.radius_y);
+    const int64_t end = Halves == 2 ? y0 + rows + g.radius_y : std::min(g.lines, y0 + rows + g.radius_y);
+    for (int64_t y = begin; y < end; y += tile_rows) {
+      const int64_t count = std::min<int64_t>(tile_rows, end - y);
+      int64_t c = 0;
+      for (; c + kChannels <= plane.dim; c += kChannels)
+        spread_channels<kChannels>(factors, plane, sums, y0, rows, y, count, c);
+      for (; c < plane.dim; ++c) spread_channels<1>(factors, plane, sums, y0, rows, y, count, c);
+    }
+  }
+
+  template <int Channels>
+  void spread_channels(const float* factors, const Plane& plane, float* sums, int64_t y0, int64_t rows, int64_t y,
+                       int64_t count, int64_t channel) const {
+    const int64_t width = g.vectors * lanes;
+    for (int64_t n = 0; n < g.vectors; ++n) {
+      const int64_t x = n * g.half_lanes + 2 * g.radius_x;  // the query that sees this pixel as its first
+      float* at = sums + ((y + g.radius_y) * plane.dim + channel) * width + n * lanes;
+      Floats acc[tile_rows][Channels] = {};
+      for (int64_t i = 0; i < count; ++i)
+        for (int c = 0; c < Channels; ++c) acc[i][c] = load(at + (i * plane.dim + c) * width);
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t row = y0 + r - g.radius_y - y;  // where this query's window begins
+        const int64_t first = std::max<int64_t>(0, row), last = std::min(count - 1, row + g.n_rows - 1);
+        if (first > last) continue;
+        Walk walk;
+        walk.weight = factors + (r * window + (first - row) * g.n_columns) * g.pitch + x;
+        walk.weight_row = g.n_columns * g.pitch, walk.weight_step = g.pitch - 1, walk.weight_half = g.half_pitch;
+        walk.value = plane.line(y0 + r) + channel * g.pitch + x;
+        walk.value_channel = g.pitch, walk.value_step = -1, walk.value_half = g.half_pitch;
+        walk.count = g.n_columns;
+        accumulate_rows<Channels, Halves>(acc, first, last - first + 1, walk);
+      }
+      for (int64_t i = 0; i < count; ++i)
+        for (int c = 0; c < Channels; ++c) store(at + (i * plane.dim + c) * width, acc[i][c]);
+    }
+  }
+
+  // A row of the image may lie in both halves; its gradient is the sum.
+  void write_plane(const float* sums, int64_t dim, float factor, const View& view) const {
+    const int64_t width = g.vectors * lanes, pixel = view.width * g.column_step;
+    for (int64_t row = 0; row < g.height; ++row) {
+      std::fill_n(w.sum, dim * width, 0.0f);
+      for (int64_t half = 0; half < Halves; ++half) {
+        const int64_t line = row - half * g.lines;
+        if (line < -g.radius_y || line >= g.lines + g.radius_y) continue;
+        const float* from = sums + (line + g.radius_y) * dim * width + half * g.half_lanes;
+        for (int64_t c = 0; c < dim; ++c)
+          for (int64_t x = 0; x < g.width; ++x) w.sum[c * width + x] += from[c * width + x];
+      }
+      clear_padding(row, w.sum, width, dim, 0, g.width);
+      scatter_pixels(w.sum, width, g.width, dim, factor, pixel_row(view, row), pixel);
+    }
+  }
+};
+
+// 0 for pixels that exist, minus infinity for those that do not.
+void fill_mask(const Problem& p, const Geometry& g, const Plane& mask, int64_t image) {
+  for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
+    for (int64_t half = 0; half < g.halves; ++half) {
+      const int64_t row = g.row(line, half);
+      const int64_t whole_row = (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0;
+      float* to = mask.line(line) + half * g.half_pitch;
+      for (int64_t i = 0; i < g.half_pitch; ++i) {
+        const int64_t x = i - g.radius_x;
+        const bool inside = row >= 0 && row < g.height && x >= 0 && x < g.width;
+        const bool exists = inside && !(p.padding && p.padding[whole_row + x * g.column_step]);
+        to[i] = exists ? 0.0f : -kInfinity;
+      }
+    }
+}
+
+void sum_tables(const Problem& p, const Geometry& g, const Workspace& w, int64_t task) {
+  const int64_t half_dim = p.head_dim / 2;
+  const int64_t in_rows = g.n_rows * half_dim, in_columns = g.n_columns * half_dim;
+  if (p.grad_rows)
+    for (int64_t i = 0; i < in_rows; ++i)
+      p.grad_rows[task * in_rows + i] = kLn2 * sum_lanes(load(w.grad_rows_table + i * lanes));
+  if (p.grad_columns)
+    for (int64_t i = 0; i < in_columns; ++i)
+      p.grad_columns[task * in_columns + i] = kLn2 * sum_lanes(load(w.grad_columns_table + i * lanes));
+}
+
+template <class T, int Halves>
+void run_head(const Problem& p, const Geometry& g, Workspace& w, int64_t task, bool backward) {
+  Head<T, Halves> head(p, g, w, task);
+  backward ? head.backward() : head.forward();
+}
+
+template <class T>
+void run_tasks(const Problem& p, int64_t first, int64_t last, bool backward) {
+  Workspace w;
+  Geometry current(p, 0, 0);
+  w.prepare(p, current, backward);
+  if (backward) w.prepare_tables(p);
+  const bool phases = p.dilation_height * p.dilation_width > 1;
+  int64_t masked_image = -1;
+  for (int64_t task = first; task < last; ++task) {
+    if (backward) w.clear_tables(p);
+    for (int64_t phase_y = 0; phase_y < std::min(p.dilation_height, p.height); ++phase_y)
+      for (int64_t phase_x = 0; phase_x < std::min(p.dilation_width, p.width); ++phase_x) {
+        const Geometry g(p, phase_y, phase_x);
+        if (!(g == current)) w.prepare(p, g, backward);
+        current = g;
+        const int64_t image = task / p.heads;
+        if (!p.zeros_border && (masked_image < 0 || phases || (p.padding && masked_image != image)))
+          fill_mask(p, g, w.mask, masked_image = image);
+        g.halves == 1 ? run_head<T, 1>(p, g, w, task, backward) : run_head<T, 2>(p, g, w, task, backward);
+      }
+    if (backward) sum_tables(p, current, w, task);
+  }
+}
+
+void run(const Problem& p, int64_t first, int64_t last, bool backward) {
+  if (first >= last || p.height == 0 || p.width == 0) return;
+  if (p.dtype == Dtype::bfloat16) return run_tasks<Bfloat16>(p, first, last, backward);
+  run_tasks<float>(p, first, last, backward);
+}
+
+void run_forward(const Problem& p, int64_t first, int64_t last) { run(p, first, last, false); }
+void run_backward(const Problem& p, int64_t first, int64_t last) { run(p, first, last, true); }
+
+bool is_supported() {
+#if defined(__AVX512F__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#elif defined(__AVX2__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return true;
+#endif
+}
+
+}  // namespace
+}  // namespace LOOKAROUND_ISA
+
+#define LOOKAROUND_JOIN(a, b) a##b
+#define LOOKAROUND_NAME(isa) LOOKAROUND_JOIN(kernel_, isa)
+#define LOOKAROUND_TEXT(isa) LOOKAROUND_TEXT_OF(isa)
+#define LOOKAROUND_TEXT_OF(isa) #isa
+
+extern const Kernel LOOKAROUND_NAME(LOOKAROUND_ISA);
+const Kernel LOOKAROUND_NAME(LOOKAROUND_ISA) = {
+    LOOKAROUND_TEXT(LOOKAROUND_ISA),
+    LOOKAROUND_ISA::is_supported,
+    LOOKAROUND_ISA::run_forward,
+    LOOKAROUND_ISA::run_backward,
+};
+
+}  // namespace lookaround

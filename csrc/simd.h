@@ -1,0 +1,167 @@
+// One vector of floats, as wide as the instruction set that this file is compiled for.
+//
+// GCC and Clang vector types carry the arithmetic (and contract it to fused multiply-adds); intrinsics stand
+// only where the vector types have no word for an operation.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#define LOOKAROUND_INLINE inline __attribute__((always_inline))
+
+namespace lookaround {
+namespace LOOKAROUND_ISA {
+
+#if defined(__AVX512F__)
+constexpr int lanes = 16;
+constexpr int tile_rows = 4;  // of 32 registers, 16 accumulate
+#elif defined(__AVX2__)
+constexpr int lanes = 8;
+constexpr int tile_rows = 2;  // of 16 registers, 8 accumulate
+#elif defined(__aarch64__)
+constexpr int lanes = 4;
+constexpr int tile_rows = 4;
+#else
+constexpr int lanes = 4;
+constexpr int tile_rows = 2;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * lanes)));
+typedef int32_t Ints __attribute__((vector_size(4 * lanes)));
+typedef float UnalignedFloats __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
+typedef float Quad __attribute__((vector_size(16)));
+typedef float UnalignedQuad __attribute__((vector_size(16), aligned(4), may_alias));
+
+LOOKAROUND_INLINE Floats load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
+LOOKAROUND_INLINE void store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
+LOOKAROUND_INLINE Floats broadcast(float x) { return x - Floats{}; }
+
+// The larger of each pair; the second where either is no number, so that NaN passes through `maximum(c, x)`.
+LOOKAROUND_INLINE Floats maximum(Floats a, Floats b) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+  return (Floats)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return (Floats)(((Ints)a & (Ints)(a > b)) | ((Ints)b & ~(Ints)(a > b)));
+#endif
+}
+
+LOOKAROUND_INLINE Floats minimum(Floats a, Floats b) { return -maximum(-a, -b); }
+
+// 0, 1, 2, …
+LOOKAROUND_INLINE Ints lane_numbers() {
+  Ints x;
+  for (int i = 0; i < lanes; ++i) x[i] = i;
+  return x;
+}
+
+// Two half vectors, `half` floats apart, as one.
+LOOKAROUND_INLINE Floats load_halves(const float* p, ptrdiff_t half) {
+#if defined(__AVX512F__)
+  __m512d low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm256_loadu_ps(p)));
+  return (Floats)_mm512_insertf64x4(low, _mm256_castps_pd(_mm256_loadu_ps(p + half)), 1);
+#else
+  Floats x;
+  std::memcpy(&x, p, sizeof(x) / 2);
+  std::memcpy(reinterpret_cast<char*>(&x) + sizeof(x) / 2, p + half, sizeof(x) / 2);
+  return x;
+#endif
+}
+
+// 2^x with a relative error below 2^-22; exactly 0 for x <= -127, minus infinity included.
+LOOKAROUND_INLINE Floats exp2(Floats x) {
+  x = maximum(broadcast(-127.0f), x);
+#if defined(__AVX512F__)
+  Floats whole = (Floats)_mm512_roundscale_ps((__m512)x, 0);
+#else
+  const Floats shift = broadcast(12582912.0f);  // 1.5 * 2^23 rounds to a whole number
+  Floats whole = (x + shift) - shift;
+#endif
+  Floats f = x - whole;
+  Floats y = broadcast(0.00132647273f);
+  y = y * f + 0.00967151299f;
+  y = y * f + 0.0555073358f;
+  y = y * f + 0.240222424f;
+  y = y * f + 0.693147004f;
+  y = y * f + 1.0f;
+  Ints exponent = __builtin_convertvector(whole, Ints);
+  return y * (Floats)((exponent + 127) << 23);
+}
+
+// log2 of a positive, normal x, with an absolute error near 2^-23.
+LOOKAROUND_INLINE Floats log2(Floats x) {
+  Ints bits = (Ints)x - 0x3f3504f3;  // the mantissa ends up in [sqrt(1/2), sqrt(2))
+  Ints exponent = bits >> 23;
+  Floats m = (Floats)((bits & 0x007fffff) + 0x3f3504f3);
+  Floats z = (m - 1.0f) / (m + 1.0f), zz = z * z;
+  Floats series = ((zz * (1 / 9.0f) + 1 / 7.0f) * zz + 1 / 5.0f) * zz + 1 / 3.0f;
+  Floats log_m = 2.8853900818f * (z + z * zz * series);  // 2 / ln(2)
+  return __builtin_convertvector(exponent, Floats) + log_m;
+}
+
+LOOKAROUND_INLINE float sum_lanes(Floats x) {
+  float total = 0;
+  for (int i = 0; i < lanes; ++i) total += x[i];
+  return total;
+}
+
+LOOKAROUND_INLINE bool any_lane(Ints mask) {
+  int32_t any = 0;
+  for (int i = 0; i < lanes; ++i) any |= mask[i];
+  return any != 0;
+}
+
+// Rows become columns.
+LOOKAROUND_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
+#if defined(__SSE2__)
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+#else
+  Quad p = {a[0], b[0], c[0], d[0]}, q = {a[1], b[1], c[1], d[1]};
+  Quad r = {a[2], b[2], c[2], d[2]}, s = {a[3], b[3], c[3], d[3]};
+  a = p, b = q, c = r, d = s;
+#endif
+}
+
+struct Bfloat16 {
+  uint16_t bits;
+};
+
+LOOKAROUND_INLINE float to_float(float x) { return x; }
+LOOKAROUND_INLINE float to_float(Bfloat16 x) {
+  uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float y;
+  std::memcpy(&y, &bits, 4);
+  return y;
+}
+
+LOOKAROUND_INLINE void from_float(float x, float* out) { *out = x; }
+LOOKAROUND_INLINE void from_float(float x, Bfloat16* out) {  // to the nearest, ties to even; NaN stays NaN
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  out->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+LOOKAROUND_INLINE Quad load_quad(const float* p) { return *reinterpret_cast<const UnalignedQuad*>(p); }
+LOOKAROUND_INLINE Quad load_quad(const Bfloat16* p) {
+  Quad x = {to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
+  return x;
+}
+
+LOOKAROUND_INLINE void store_quad(float* p, Quad x) { *reinterpret_cast<UnalignedQuad*>(p) = x; }
+LOOKAROUND_INLINE void store_quad(Bfloat16* p, Quad x) {
+  for (int i = 0; i < 4; ++i) from_float(x[i], p + i);
+}
+
+}  // namespace LOOKAROUND_ISA
+}  // namespace lookaround
