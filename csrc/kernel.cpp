@@ -11,79 +11,21 @@
 // Prefixes: n_ counts, i_ indexes.
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
-#include <new>
 
+#include "head.h"
 #include "kernel.h"
 #include "layout.h"
+#include "products.h"
 #include "simd.h"
 
 namespace lookaround {
 namespace LOOKAROUND_ISA {
 namespace {
 
-constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kLargest = std::numeric_limits<float>::max();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kChannels = 4;     // channels that are accumulated together
 constexpr int kMostOffsets = 5;  // offsets along a row whose logits are accumulated together
-
-// acc[row][offset] += query[row] * key[offset], summed over the channels.
-template <int Rows, int Offsets, int Halves>
-LOOKAROUND_INLINE void multiply(Floats (&acc)[Rows][Offsets], const float* query, const float* key,
-                                int64_t channel, int64_t half_pitch, int64_t dim) {
-  for (int64_t c = 0; c < dim; ++c, query += tile_rows * lanes, key += channel) {
-    Floats q[Rows];
-    for (int i = 0; i < Rows; ++i) q[i] = load(query + i * lanes);
-    for (int b = 0; b < Offsets; ++b) {
-      Floats k = load_pixels<Halves>(key + b, half_pitch);
-      for (int i = 0; i < Rows; ++i) acc[i][b] += q[i] * k;
-    }
-  }
-}
-
-// A walk along a row of the window: where the weights and the vectors of each offset are.
-struct Walk {
-  const float* weight;
-  int64_t weight_row, weight_step, weight_half;  // to the next accumulating row, the next offset, the other half
-  const float* value;
-  int64_t value_channel, value_step, value_half;
-  int64_t count;
-};
-
-// acc[row][channel] += weight[row][offset] * value[offset][channel], summed over the offsets.
-template <int First, int Rows, int Channels, int Halves>
-LOOKAROUND_INLINE void accumulate(Floats (&acc)[tile_rows][Channels], const Walk& w) {
-  if constexpr (First + Rows <= tile_rows) {
-    const float *weight = w.weight, *value = w.value;
-    for (int64_t b = 0; b < w.count; ++b, weight += w.weight_step, value += w.value_step) {
-      Floats p[Rows];
-      for (int i = 0; i < Rows; ++i) p[i] = load_pixels<Halves>(weight + i * w.weight_row, w.weight_half);
-      for (int c = 0; c < Channels; ++c) {
-        Floats v = load_pixels<Halves>(value + c * w.value_channel, w.value_half);
-        for (int i = 0; i < Rows; ++i) acc[First + i][c] += p[i] * v;
-      }
-    }
-  }
-}
-
-template <int Channels, int Halves>
-LOOKAROUND_INLINE void accumulate_rows(Floats (&acc)[tile_rows][Channels], int64_t first, int64_t rows,
-                                       const Walk& w) {
-  switch (first * 4 + rows) {
-    case 1: return accumulate<0, 1, Channels, Halves>(acc, w);
-    case 2: return accumulate<0, 2, Channels, Halves>(acc, w);
-    case 3: return accumulate<0, 3, Channels, Halves>(acc, w);
-    case 4: return accumulate<0, 4, Channels, Halves>(acc, w);
-    case 5: return accumulate<1, 1, Channels, Halves>(acc, w);
-    case 6: return accumulate<1, 2, Channels, Halves>(acc, w);
-    case 7: return accumulate<1, 3, Channels, Halves>(acc, w);
-    case 9: return accumulate<2, 1, Channels, Halves>(acc, w);
-    case 10: return accumulate<2, 2, Channels, Halves>(acc, w);
-    case 13: return accumulate<3, 1, Channels, Halves>(acc, w);
-  }
-}
 
 // What a tile multiplies: its query vectors with every vector of their windows.
 struct Products {
@@ -97,12 +39,11 @@ struct Products {
   Floats* peak;                    // the largest logit of each row; or null
 };
 
-// One head of one image in one phase.
-template <class T, int Halves>
-class Head {
+template <int Halves>
+class Head : HeadTensors {
  public:
   Head(const Problem& problem, const Geometry& geometry, Workspace& workspace, int64_t task)
-      : p(problem), g(geometry), w(workspace), image(task / p.heads), head(task % p.heads) {
+      : HeadTensors(problem, geometry, workspace, task) {
     window = g.n_rows * g.n_columns;
     half_dim = p.head_dim / 2;
     rows_table = p.rows ? p.rows + head * p.rows_head_stride : nullptr;
@@ -132,63 +73,14 @@ class Head {
   }
 
  private:
-  const Problem& p;
-  const Geometry& g;
-  Workspace& w;
-  const int64_t image, head;
   int64_t window, half_dim;
   const float *rows_table, *columns_table;
-
-  const bool* padding_row(int64_t row) const {
-    return p.padding ? p.padding + (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0 : nullptr;
-  }
-  T* pixel_row(const View& view, int64_t row) const {
-    return static_cast<T*>(view.data) + image * view.batch + (g.row0 + row * g.row_step) * view.height +
-           g.column0 * view.width + head * view.head;
-  }
-  bool is_row(int64_t row) const { return row >= 0 && row < g.height; }
-
-  void fill(const Plane& plane, const View& view, float factor) const {
-    if (plane.dim == 0) return;
-    for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
-      for (int64_t half = 0; half < Halves; ++half) {
-        const int64_t row = g.row(line, half);
-        if (!is_row(row)) continue;
-        float* to = plane.line(line) + half * g.half_pitch + g.radius_x;
-        gather_pixels(pixel_row(view, row), view.width * g.column_step, g.width, plane.dim, factor, to, g.pitch);
-        clear_padding(row, to, g.pitch, plane.dim, 0, g.width);
-      }
-  }
-
-  // Whatever a padded pixel holds, NaN included, must reach nothing.
-  void clear_padding(int64_t row, float* to, int64_t channel, int64_t dim, int64_t x0, int64_t count) const {
-    const bool* padding = padding_row(row);
-    if (!padding) return;
-    for (int64_t x = 0; x < count; ++x)
-      if (padding[(x0 + x) * g.column_step])
-        for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = 0.0f;
-  }
 
   bool is_masked(int64_t y0, int64_t rows, int64_t x) const {
     if (p.zeros_border) return false;
     if (p.padding || Halves == 2) return true;
     return y0 < g.radius_y || y0 + rows + g.radius_y > g.height || x < g.radius_x ||
            x + lanes + g.radius_x > g.width;
-  }
-
-  // Query vectors of a tile: dim row lane.
-  void gather_query(int64_t y0, int64_t rows, int64_t x) const {
-    const int64_t count = std::min(g.half_lanes, g.width - x);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t half = 0; half < Halves; ++half) {
-        const int64_t row = g.row(y0 + r, half);
-        if (!is_row(row)) continue;
-        const T* from = pixel_row(p.query, row) + x * p.query.width * g.column_step;
-        float* to = w.query + r * lanes + half * g.half_lanes;
-        gather_pixels(from, p.query.width * g.column_step, count, p.head_dim, p.scale * kLog2e, to,
-                      tile_rows * lanes);
-        clear_padding(row, to, tile_rows * lanes, p.head_dim, x, count);
-      }
   }
 
   // The same from a plane.
@@ -360,51 +252,6 @@ class Head {
     write_logsumexp(y0, rows, x, peak);
   }
 
-  void write_tile(int64_t y0, int64_t rows, int64_t x, int64_t dim, float factor, const View& view) const {
-    const int64_t count = std::min(g.half_lanes, g.width - x), pixel = view.width * g.column_step;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t half = 0; half < Halves; ++half) {
-        const int64_t row = g.row(y0 + r, half);
-        if (!is_row(row)) continue;
-        float* from = w.result + r * lanes + half * g.half_lanes;
-        clear_padding(row, from, tile_rows * lanes, dim, x, count);
-        scatter_pixels(from, tile_rows * lanes, count, dim, factor, pixel_row(view, row) + x * pixel, pixel);
-      }
-  }
-
-  float* logsumexp_row(int64_t row) const {
-    const int64_t plane = (image * p.heads + head) * p.height;
-    return p.logsumexp + (plane + g.row0 + row * g.row_step) * p.width + g.column0;
-  }
-
-  void write_logsumexp(int64_t y0, int64_t rows, int64_t x, const Floats* values) const {
-    const int64_t count = std::min(g.half_lanes, g.width - x);
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t half = 0; half < Halves; ++half) {
-        const int64_t row = g.row(y0 + r, half);
-        if (!is_row(row)) continue;
-        const bool* padding = padding_row(row);
-        float* to = logsumexp_row(row) + x * g.column_step;
-        for (int64_t i = 0; i < count; ++i) {
-          const bool padded = padding && padding[(x + i) * g.column_step];
-          to[i * g.column_step] = padded ? kInfinity : values[r][half * g.half_lanes + i];
-        }
-      }
-  }
-
-  // In units of ln 2; infinite where there is no query, so that its weights are zero.
-  Floats read_logsumexp(int64_t y, int64_t x) const {
-    const int64_t count = std::min(g.half_lanes, g.width - x);
-    Floats values = broadcast(kInfinity);
-    for (int64_t half = 0; half < Halves; ++half) {
-      const int64_t row = g.row(y, half);
-      if (!is_row(row)) continue;
-      const float* from = logsumexp_row(row) + x * g.column_step;
-      for (int64_t i = 0; i < count; ++i) values[half * g.half_lanes + i] = from[i * g.column_step] * kLog2e;
-    }
-    return values;
-  }
-
   void backward_tile(int64_t y0, int64_t rows, int64_t n) const {
     const int64_t x = n * g.half_lanes, row_lanes = tile_rows * lanes;
     copy_tile(w.queries, y0, rows, x, w.query);
@@ -528,39 +375,7 @@ class Head {
     }
   }
 
-  // A row of the image may lie in both halves; its gradient is the sum.
-  void write_plane(const float* sums, int64_t dim, float factor, const View& view) const {
-    const int64_t width = g.vectors * lanes, pixel = view.width * g.column_step;
-    for (int64_t row = 0; row < g.height; ++row) {
-      std::fill_n(w.sum, dim * width, 0.0f);
-      for (int64_t half = 0; half < Halves; ++half) {
-        const int64_t line = row - half * g.lines;
-        if (line < -g.radius_y || line >= g.lines + g.radius_y) continue;
-        const float* from = sums + (line + g.radius_y) * dim * width + half * g.half_lanes;
-        for (int64_t c = 0; c < dim; ++c)
-          for (int64_t x = 0; x < g.width; ++x) w.sum[c * width + x] += from[c * width + x];
-      }
-      clear_padding(row, w.sum, width, dim, 0, g.width);
-      scatter_pixels(w.sum, width, g.width, dim, factor, pixel_row(view, row), pixel);
-    }
-  }
 };
-
-// 0 for pixels that exist, minus infinity for those that do not.
-void fill_mask(const Problem& p, const Geometry& g, const Plane& mask, int64_t image) {
-  for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
-    for (int64_t half = 0; half < g.halves; ++half) {
-      const int64_t row = g.row(line, half);
-      const int64_t whole_row = (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0;
-      float* to = mask.line(line) + half * g.half_pitch;
-      for (int64_t i = 0; i < g.half_pitch; ++i) {
-        const int64_t x = i - g.radius_x;
-        const bool inside = row >= 0 && row < g.height && x >= 0 && x < g.width;
-        const bool exists = inside && !(p.padding && p.padding[whole_row + x * g.column_step]);
-        to[i] = exists ? 0.0f : -kInfinity;
-      }
-    }
-}
 
 void sum_tables(const Problem& p, const Geometry& g, const Workspace& w, int64_t task) {
   const int64_t half_dim = p.head_dim / 2;
@@ -573,14 +388,14 @@ void sum_tables(const Problem& p, const Geometry& g, const Workspace& w, int64_t
       p.grad_columns[task * in_columns + i] = kLn2 * sum_lanes(load(w.grad_columns_table + i * lanes));
 }
 
-template <class T, int Halves>
+template <int Halves>
 void run_head(const Problem& p, const Geometry& g, Workspace& w, int64_t task, bool backward) {
-  Head<T, Halves> head(p, g, w, task);
+  Head<Halves> head(p, g, w, task);
   backward ? head.backward() : head.forward();
 }
 
-template <class T>
-void run_tasks(const Problem& p, int64_t first, int64_t last, bool backward) {
+void run(const Problem& p, int64_t first, int64_t last, bool backward) {
+  if (first >= last || p.height == 0 || p.width == 0) return;
   Workspace w;
   Geometry current(p, 0, 0);
   w.prepare(p, current, backward);
@@ -597,16 +412,10 @@ void run_tasks(const Problem& p, int64_t first, int64_t last, bool backward) {
         const int64_t image = task / p.heads;
         if (!p.zeros_border && (masked_image < 0 || phases || (p.padding && masked_image != image)))
           fill_mask(p, g, w.mask, masked_image = image);
-        g.halves == 1 ? run_head<T, 1>(p, g, w, task, backward) : run_head<T, 2>(p, g, w, task, backward);
+        g.halves == 1 ? run_head<1>(p, g, w, task, backward) : run_head<2>(p, g, w, task, backward);
       }
     if (backward) sum_tables(p, current, w, task);
   }
-}
-
-void run(const Problem& p, int64_t first, int64_t last, bool backward) {
-  if (first >= last || p.height == 0 || p.width == 0) return;
-  if (p.dtype == Dtype::bfloat16) return run_tasks<Bfloat16>(p, first, last, backward);
-  run_tasks<float>(p, first, last, backward);
 }
 
 void run_forward(const Problem& p, int64_t first, int64_t last) { run(p, first, last, false); }

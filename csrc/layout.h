@@ -127,67 +127,6 @@ struct Workspace {
   }
 };
 
-template <int Halves>
-LOOKAROUND_INLINE Floats load_pixels(const float* p, int64_t half_pitch) {
-  return Halves == 1 ? load(p) : load_halves(p, half_pitch);
-}
-
-template <int Halves>
-LOOKAROUND_INLINE void store_pixels(float* p, int64_t half_pitch, Floats x) {
-  if (Halves == 1) {
-    store(p, x);
-  } else {
-    std::memcpy(p, &x, sizeof(x) / 2);
-    std::memcpy(p + half_pitch, reinterpret_cast<char*>(&x) + sizeof(x) / 2, sizeof(x) / 2);
-  }
-}
-
-// Copy pixels of channels to channels of pixels, times a factor.
-template <class T>
-void gather_pixels(const T* from, int64_t pixel, int64_t count, int64_t dim, float factor, float* to,
-                   int64_t channel) {
-  int64_t c = 0;
-  for (; c + 4 <= dim; c += 4) {
-    int64_t x = 0;
-    for (; x + 4 <= count; x += 4) {
-      const T* p = from + x * pixel + c;
-      Quad q0 = load_quad(p), q1 = load_quad(p + pixel);
-      Quad q2 = load_quad(p + 2 * pixel), q3 = load_quad(p + 3 * pixel);
-      transpose4(q0, q1, q2, q3);
-      float* out = to + c * channel + x;
-      store_quad(out, q0 * factor), store_quad(out + channel, q1 * factor);
-      store_quad(out + 2 * channel, q2 * factor), store_quad(out + 3 * channel, q3 * factor);
-    }
-    for (; x < count; ++x)
-      for (int64_t i = c; i < c + 4; ++i) to[i * channel + x] = to_float(from[x * pixel + i]) * factor;
-  }
-  for (; c < dim; ++c)
-    for (int64_t x = 0; x < count; ++x) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
-}
-
-// The way back.
-template <class T>
-void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t dim, float factor, T* to,
-                    int64_t pixel) {
-  int64_t c = 0;
-  for (; c + 4 <= dim; c += 4) {
-    int64_t x = 0;
-    for (; x + 4 <= count; x += 4) {
-      const float* p = from + c * channel + x;
-      Quad q0 = load_quad(p), q1 = load_quad(p + channel);
-      Quad q2 = load_quad(p + 2 * channel), q3 = load_quad(p + 3 * channel);
-      transpose4(q0, q1, q2, q3);
-      T* out = to + x * pixel + c;
-      store_quad(out, q0 * factor), store_quad(out + pixel, q1 * factor);
-      store_quad(out + 2 * pixel, q2 * factor), store_quad(out + 3 * pixel, q3 * factor);
-    }
-    for (; x < count; ++x)
-      for (int64_t i = c; i < c + 4; ++i) from_float(from[i * channel + x] * factor, to + x * pixel + i);
-  }
-  for (; c < dim; ++c)
-    for (int64_t x = 0; x < count; ++x) from_float(from[c * channel + x] * factor, to + x * pixel + c);
-}
-
 }  // namespace
 }  // namespace LOOKAROUND_ISA
 }  // namespace lookaround

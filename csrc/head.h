@@ -1,0 +1,213 @@
+// One head of one image in one phase: how its tensors are read and written.
+
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "kernel.h"
+#include "layout.h"
+#include "simd.h"
+
+namespace lookaround {
+namespace LOOKAROUND_ISA {
+namespace {
+
+constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// Copy pixels of channels to channels of pixels, times a factor.
+template <class T>
+void gather_pixels(const void* source, int64_t pixel, int64_t count, int64_t dim, float factor, float* to,
+                   int64_t channel) {
+  const T* from = static_cast<const T*>(source);
+  int64_t c = 0;
+  for (; c + 4 <= dim; c += 4) {
+    int64_t x = 0;
+    for (; x + 4 <= count; x += 4) {
+      const T* p = from + x * pixel + c;
+      Quad q0 = load_quad(p), q1 = load_quad(p + pixel);
+      Quad q2 = load_quad(p + 2 * pixel), q3 = load_quad(p + 3 * pixel);
+      transpose4(q0, q1, q2, q3);
+      float* out = to + c * channel + x;
+      store_quad(out, q0 * factor), store_quad(out + channel, q1 * factor);
+      store_quad(out + 2 * channel, q2 * factor), store_quad(out + 3 * channel, q3 * factor);
+    }
+    for (; x < count; ++x)
+      for (int64_t i = c; i < c + 4; ++i) to[i * channel + x] = to_float(from[x * pixel + i]) * factor;
+  }
+  for (; c < dim; ++c)
+    for (int64_t x = 0; x < count; ++x) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
+}
+
+// The way back.
+template <class T>
+void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t dim, float factor, void* target,
+                    int64_t pixel) {
+  T* to = static_cast<T*>(target);
+  int64_t c = 0;
+  for (; c + 4 <= dim; c += 4) {
+    int64_t x = 0;
+    for (; x + 4 <= count; x += 4) {
+      const float* p = from + c * channel + x;
+      Quad q0 = load_quad(p), q1 = load_quad(p + channel);
+      Quad q2 = load_quad(p + 2 * channel), q3 = load_quad(p + 3 * channel);
+      transpose4(q0, q1, q2, q3);
+      T* out = to + x * pixel + c;
+      store_quad(out, q0 * factor), store_quad(out + pixel, q1 * factor);
+      store_quad(out + 2 * pixel, q2 * factor), store_quad(out + 3 * pixel, q3 * factor);
+    }
+    for (; x < count; ++x)
+      for (int64_t i = c; i < c + 4; ++i) from_float(from[i * channel + x] * factor, to + x * pixel + i);
+  }
+  for (; c < dim; ++c)
+    for (int64_t x = 0; x < count; ++x) from_float(from[c * channel + x] * factor, to + x * pixel + c);
+}
+
+class HeadTensors {
+ public:
+  HeadTensors(const Problem& problem, const Geometry& geometry, Workspace& workspace, int64_t task)
+      : p(problem), g(geometry), w(workspace), image(task / p.heads), head(task % p.heads) {
+    const bool is_float = p.dtype == Dtype::float32;
+    gather = is_float ? gather_pixels<float> : gather_pixels<Bfloat16>;
+    scatter = is_float ? scatter_pixels<float> : scatter_pixels<Bfloat16>;
+    element_bytes = is_float ? 4 : 2;
+  }
+
+ protected:
+  const Problem& p;
+  const Geometry& g;
+  Workspace& w;
+  const int64_t image, head;
+  int64_t element_bytes;
+  void (*gather)(const void*, int64_t, int64_t, int64_t, float, float*, int64_t);
+  void (*scatter)(const float*, int64_t, int64_t, int64_t, float, void*, int64_t);
+
+  const bool* padding_row(int64_t row) const {
+    return p.padding ? p.padding + (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0 : nullptr;
+  }
+  // Pixel x of a row of the phase.
+  void* pixel(const View& view, int64_t row, int64_t x) const {
+    const int64_t offset = image * view.batch + (g.row0 + row * g.row_step) * view.height +
+                           (g.column0 + x * g.column_step) * view.width + head * view.head;
+    return static_cast<char*>(view.data) + offset * element_bytes;
+  }
+  bool is_row(int64_t row) const { return row >= 0 && row < g.height; }
+
+  void fill(const Plane& plane, const View& view, float factor) const {
+    if (plane.dim == 0) return;
+    for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
+      for (int64_t half = 0; half < g.halves; ++half) {
+        const int64_t row = g.row(line, half);
+        if (!is_row(row)) continue;
+        float* to = plane.line(line) + half * g.half_pitch + g.radius_x;
+        gather(pixel(view, row, 0), view.width * g.column_step, g.width, plane.dim, factor, to, g.pitch);
+        clear_padding(row, to, g.pitch, plane.dim, 0, g.width);
+      }
+  }
+
+  // Whatever a padded pixel holds, NaN included, must reach nothing.
+  void clear_padding(int64_t row, float* to, int64_t channel, int64_t dim, int64_t x0, int64_t count) const {
+    const bool* padding = padding_row(row);
+    if (!padding) return;
+    for (int64_t x = 0; x < count; ++x)
+      if (padding[(x0 + x) * g.column_step])
+        for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = 0.0f;
+  }
+
+  // Query vectors of a tile: dim row lane.
+  void gather_query(int64_t y0, int64_t rows, int64_t x) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < g.halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        float* to = w.query + r * lanes + half * g.half_lanes;
+        gather(pixel(p.query, row, x), p.query.width * g.column_step, count, p.head_dim, p.scale * kLog2e, to,
+               tile_rows * lanes);
+        clear_padding(row, to, tile_rows * lanes, p.head_dim, x, count);
+      }
+  }
+
+  void write_tile(int64_t y0, int64_t rows, int64_t x, int64_t dim, float factor, const View& view) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < g.halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        float* from = w.result + r * lanes + half * g.half_lanes;
+        clear_padding(row, from, tile_rows * lanes, dim, x, count);
+        scatter(from, tile_rows * lanes, count, dim, factor, pixel(view, row, x), view.width * g.column_step);
+      }
+  }
+
+  float* logsumexp_row(int64_t row) const {
+    const int64_t plane = (image * p.heads + head) * p.height;
+    return p.logsumexp + (plane + g.row0 + row * g.row_step) * p.width + g.column0;
+  }
+
+  void write_logsumexp(int64_t y0, int64_t rows, int64_t x, const Floats* values) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t half = 0; half < g.halves; ++half) {
+        const int64_t row = g.row(y0 + r, half);
+        if (!is_row(row)) continue;
+        const bool* padding = padding_row(row);
+        float* to = logsumexp_row(row) + x * g.column_step;
+        for (int64_t i = 0; i < count; ++i) {
+          const bool padded = padding && padding[(x + i) * g.column_step];
+          to[i * g.column_step] = padded ? kInfinity : values[r][half * g.half_lanes + i];
+        }
+      }
+  }
+
+  // In units of ln 2; infinite where there is no query, so that its weights are zero.
+  Floats read_logsumexp(int64_t y, int64_t x) const {
+    const int64_t count = std::min(g.half_lanes, g.width - x);
+    Floats values = broadcast(kInfinity);
+    for (int64_t half = 0; half < g.halves; ++half) {
+      const int64_t row = g.row(y, half);
+      if (!is_row(row)) continue;
+      const float* from = logsumexp_row(row) + x * g.column_step;
+      for (int64_t i = 0; i < count; ++i) values[half * g.half_lanes + i] = from[i * g.column_step] * kLog2e;
+    }
+    return values;
+  }
+
+  // A row of the image may lie in both halves; its gradient is the sum.
+  void write_plane(const float* sums, int64_t dim, float factor, const View& view) const {
+    const int64_t width = g.vectors * lanes;
+    for (int64_t row = 0; row < g.height; ++row) {
+      std::fill_n(w.sum, dim * width, 0.0f);
+      for (int64_t half = 0; half < g.halves; ++half) {
+        const int64_t line = row - half * g.lines;
+        if (line < -g.radius_y || line >= g.lines + g.radius_y) continue;
+        const float* from = sums + (line + g.radius_y) * dim * width + half * g.half_lanes;
+        for (int64_t c = 0; c < dim; ++c)
+          for (int64_t x = 0; x < g.width; ++x) w.sum[c * width + x] += from[c * width + x];
+      }
+      clear_padding(row, w.sum, width, dim, 0, g.width);
+      scatter(w.sum, width, g.width, dim, factor, pixel(view, row, 0), view.width * g.column_step);
+    }
+  }
+};
+
+// 0 for pixels that exist, minus infinity for those that do not.
+void fill_mask(const Problem& p, const Geometry& g, const Plane& mask, int64_t image) {
+  for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
+    for (int64_t half = 0; half < g.halves; ++half) {
+      const int64_t row = g.row(line, half);
+      const int64_t whole_row = (image * p.height + g.row0 + row * g.row_step) * p.width + g.column0;
+      float* to = mask.line(line) + half * g.half_pitch;
+      for (int64_t i = 0; i < g.half_pitch; ++i) {
+        const int64_t x = i - g.radius_x;
+        const bool inside = row >= 0 && row < g.height && x >= 0 && x < g.width;
+        const bool exists = inside && !(p.padding && p.padding[whole_row + x * g.column_step]);
+        to[i] = exists ? 0.0f : -kInfinity;
+      }
+    }
+}
+
+}  // namespace
+}  // namespace LOOKAROUND_ISA
+}  // namespace lookaround
