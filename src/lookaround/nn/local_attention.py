@@ -249,7 +249,7 @@ class LocalAttention2d(nn.Module):
         for name, default in defaults.items():
             if getattr(self, name) != default:
                 shown += f", {name}={getattr(self, name)!r}"
-        return shown
+        return shown if self.projection.bias is None else f"{shown}, bias=True"
 
 
 def _check_count(name: str, value: int) -> int:
