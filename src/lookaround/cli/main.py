@@ -115,6 +115,7 @@ def _call(name: str, arguments: list[str]) -> int:
 def _complain(name: str, text: str) -> int:
     parts = [part.strip() for part in text.splitlines() if part.strip()]
     line = " ".join(part if part[-1] in ".:;?!" else f"{part};" for part in parts).rstrip(";")
+    line = line.removeprefix(f"{name}: ")
     print(f"lookaround {name}: error: {line}", file=sys.stderr)
     return 2
 

@@ -1,5 +1,6 @@
 """Training a named network to say what is in a picture."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
@@ -170,15 +171,15 @@ class ClassificationTask(pl.LightningModule):
         Raises:
             ConfigError: the number of steps is not known, so that a schedule has no end.
         """
+        self.trainer.fit_loop.setup_data()  # else the numbers below are not known yet
         total = self.trainer.estimated_stepping_batches
-        epochs = self.trainer.max_epochs
-        if total == float("inf"):
+        if math.isinf(total) or math.isinf(self.trainer.num_training_batches):
+            got = f"max_epochs={self.trainer.max_epochs}"
             hint = "give --trainer.max_epochs or --trainer.max_steps."
-            raise ConfigError(message("fit", "the schedule needs an end", f"max_epochs={epochs}", hint=hint))
-        if epochs is None or epochs < 1:
-            epochs = max(1, -(-int(total) // max(1, int(self.trainer.num_training_batches))))
+            raise ConfigError(message("fit", "the schedule needs an end", got, hint=hint))
+        epoch_steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         optimizer = build_optimizer(self.network, self.optimizer, self.global_batch_size())
-        schedule = build_schedule(optimizer, self.optimizer, int(total), epochs)
+        schedule = build_schedule(optimizer, self.optimizer, int(total), epoch_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def global_batch_size(self) -> int:
@@ -217,7 +218,7 @@ class ClassificationTask(pl.LightningModule):
             lines = [
                 f"{name}: {self.hparams[name]!r} here, {saved.get(name)!r} in the file" for name in differing
             ]
-            hint = "use the recipe the checkpoint was made with, or start a run under another --name."
+            hint = "give the settings of its own run, as in --config runs/NAME/config.yaml."
             got = f"a checkpoint of {saved.get('model')!r}"
             must = f"the checkpoint must be of {self.hparams['model']!r} as configured"
             raise CheckpointError(message("ClassificationTask", must, got, lines=lines, hint=hint))

@@ -114,16 +114,19 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, global_batch_si
     return SGD(groups, lr=learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
-def build_schedule(optimizer: Optimizer, config: OptimizerConfig, total_steps: int, epochs: int) -> LambdaLR:
+def build_schedule(
+    optimizer: Optimizer, config: OptimizerConfig, total_steps: int, epoch_steps: int
+) -> LambdaLR:
     """Warm-up, then a cosine that ends at zero after `total_steps` optimizer steps.
 
     The shape is a closure and so never part of a checkpoint: a resumed run follows the schedule of its own
     `max_epochs`, raised or not.
     """
-    warmup_steps = min(total_steps, round(config.warmup_epochs * total_steps / max(epochs, 1)))
+    warmup_steps = min(total_steps, round(config.warmup_epochs * epoch_steps))
     if 0 < total_steps == warmup_steps:
+        epochs = total_steps / epoch_steps
         warnings.warn(
-            f"the warm-up ({config.warmup_epochs:g} epochs) is as long as the training ({epochs}): "
+            f"the warm-up ({config.warmup_epochs:g} epochs) is as long as the training ({epochs:g}): "
             "the learning rate never comes down. hint: lower model.optimizer.warmup_epochs or raise "
             "trainer.max_epochs.",
             stacklevel=2,

@@ -1,8 +1,8 @@
 """LightningCLI with the options of a run: name, folder, resume; one-line errors instead of tracebacks."""
 
 import sys
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lookaround.data.classification import ClassificationData
-from lookaround.errors import CheckpointError, ConfigError, message
+from lookaround.errors import ConfigError, message
 from lookaround.tasks.classification import ClassificationTask
 from lookaround.training.callbacks import EpochLines, EpochSeed, FiniteGuard, Throughput
+from lookaround.training.checkpoints import is_trial, require_checkpoint, run_checkpoints
 from lookaround.training.files import write_json
 from lookaround.training.recipes import resolve_recipes
 from lookaround.training.run_folder import RunFolder
@@ -21,8 +22,6 @@ from lookaround.training.run_record import (
     RunConfig,
     RunRecorder,
     draw_counts,
-    is_trial,
-    run_checkpoints,
     run_loggers,
 )
 from lookaround.training.session import interruptible, one_line_errors, quiet_lightning
@@ -93,25 +92,23 @@ class RunCommandLine(LightningCLI):
         if self.subcommand == "fit":
             self._prepare_fit(config)
         else:
-            path = config["ckpt_path"]
-            config["ckpt_path"] = (
-                str(self.folder.checkpoint(path or "last")) if path in (None, "last", "best") else path
-            )
-        _require_checkpoint(config["ckpt_path"])
+            which = "last" if config["ckpt_path"] is None else config["ckpt_path"]
+            if which in ("last", "best"):
+                config["ckpt_path"] = str(self.folder.checkpoint(which, str(self.subcommand)))
+        if config["ckpt_path"] is not None:
+            require_checkpoint(config["ckpt_path"], str(self.subcommand))
         self.recorder = RunRecorder(self.folder, _seed_of(config))
         self.trainer_defaults = {"callbacks": self._callbacks(config)}
 
     def _prepare_fit(self, config: Any) -> None:
-        chosen = [name for name in ("resume", "overwrite", "ckpt_path") if config[name]]
-        if len(chosen) > 1:
-            must = "--resume, --overwrite and --ckpt_path exclude each other"
+        chosen = [f"--{name}" for name in ("resume", "overwrite", "ckpt_path") if config[name]]
+        if "--resume" in chosen and len(chosen) > 1:
+            must = "--resume goes with neither --overwrite nor --ckpt_path"
             raise ConfigError(message("fit", must, " and ".join(chosen), hint="leave one of them."))
         if config["resume"]:
             config["ckpt_path"] = str(self.folder.checkpoint("last"))
-        elif _is_first_process() and not config["trainer"]["fast_dev_run"]:
+        elif _is_first_process() and not (config["overwrite"] or config["trainer"]["fast_dev_run"]):
             # The other processes of a run start after, or beside, the one that writes.
-            if config["overwrite"]:
-                self.folder.clear()
             self.folder.refuse_if_occupied()
 
     def _callbacks(self, config: Any) -> list[pl.Callback]:
@@ -153,19 +150,26 @@ class RunCommandLine(LightningCLI):
         Raises:
             KeyboardInterrupt: the user stopped the training; the last whole epoch is kept.
         """
-        try:
-            with interruptible(self.trainer, "fit"):
-                self.trainer.fit(model, **kwargs)
-        except BaseException:
-            if (
-                not self.recorder.started
-                and not self.config[self.subcommand]["resume"]
-                and _is_first_process()
-            ):
-                self.folder.clear()
-            raise
+        with self._kept_if_nothing_began(), interruptible(self.trainer, "fit"):
+            self.trainer.fit(model, **kwargs)
         if _is_first_process():
             self._say_how_it_ended()
+
+    @contextmanager
+    def _kept_if_nothing_began(self) -> Iterator[None]:
+        """Leave the folder as it was if the training fails before its first step."""
+        resumes = self.config[self.subcommand]["resume"]
+        if resumes or is_trial(self.trainer) or not _is_first_process():
+            yield
+            return
+        self.folder.move_to(self.folder.aside)
+        try:
+            yield
+        finally:
+            if not self.recorder.started:
+                self.folder.clear()
+                self.folder.aside.move_to(self.folder)
+            self.folder.aside.clear()
 
     def _say_how_it_ended(self) -> None:
         if not self.recorder.started:
@@ -227,11 +231,3 @@ def _is_first_process() -> bool:
 def _seed_of(config: Any) -> int | None:
     seed = config["seed_everything"]
     return None if isinstance(seed, bool) else int(seed)
-
-
-def _require_checkpoint(path: str | None) -> None:
-    # A checkpoint is a zip archive with its table of contents at the end: one that was cut off is none.
-    if path is not None and not zipfile.is_zipfile(path):
-        hint = "give a .ckpt file of a run, as in runs/NAME/checkpoints/last.ckpt."
-        got = f"{path!r}, which {'is none' if Path(path).exists() else 'does not exist'}"
-        raise CheckpointError(message("fit", "--ckpt_path must be a whole checkpoint file", got, hint=hint))

@@ -63,7 +63,8 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: 
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(title=title, xlabel="predicted class", ylabel="true class")
     if classes <= MOST_NAMED_CLASSES:
-        axes.set_xticks(range(classes), class_names, rotation=45, ha="right", rotation_mode="anchor")
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(classes), class_names, **(slanted if max(map(len, class_names)) > 3 else {}))
         axes.set_yticks(range(classes), class_names)
     if classes <= MOST_NUMBERED_CLASSES:
         _write_counts(axes, counts, shares)

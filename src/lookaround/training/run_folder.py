@@ -1,5 +1,6 @@
 """The folder of one run: where each file is, and whether a new run may begin there."""
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ class RunFolder:
             must = "a new run needs a folder without a run in it"
             raise ConfigError(message("fit", must, str(self.path), hint=hint))
 
-    def checkpoint(self, which: str) -> Path:
-        """The `last` or `best` checkpoint, which must exist.
+    def checkpoint(self, which: str, command: str = "fit") -> Path:
+        """The `last` or `best` checkpoint, which must exist; `command` is who asks.
 
         Raises:
             CheckpointError: there is none.
@@ -80,9 +81,22 @@ class RunFolder:
         path = self.best_checkpoint if which == "best" else self.last_checkpoint
         if not path.is_file():
             hint = "check --name and --out, or begin the run by `lookaround fit` without --resume."
-            must = f"there must be a {which} checkpoint to go on from"
-            raise CheckpointError(message("fit", must, f"no file {path}", hint=hint))
+            must = f"the run must have a {which} checkpoint"
+            raise CheckpointError(message(command, must, f"no file {path}", hint=hint))
         return path
+
+    @property
+    def aside(self) -> "RunFolder":
+        """Where the run that is being replaced waits until the new one has begun."""
+        return RunFolder(self.path.with_name(f".{self.path.name}.replaced"))
+
+    def move_to(self, other: "RunFolder") -> None:
+        """Move what a run writes to another folder, replacing the run there."""
+        other.clear()
+        for name in (*FILES, *FOLDERS):
+            if (self.path / name).exists():
+                other.path.mkdir(parents=True, exist_ok=True)
+                os.replace(self.path / name, other.path / name)
 
     def clear(self) -> None:
         """Remove what a run writes, and the folder if nothing else is in it; leave files of others alone."""

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lookaround.models.checkpoint import save_model
 from lookaround.tasks.classification import ClassificationTask
+from lookaround.training.checkpoints import is_trial
 from lookaround.training.environment import describe_environment
 from lookaround.training.files import read_rows, write_json, write_rows, write_text
 from lookaround.training.pictures import draw_confusion_matrix, draw_learning_curves
@@ -134,11 +135,6 @@ class RunRecorder(Callback):
         draw_counts(task, class_names, self.folder.path / "confusion_matrix.png", f"{title}\nvalidation")
 
 
-def is_trial(trainer: pl.Trainer) -> bool:
-    """Whether this is `--trainer.fast_dev_run`, which leaves nothing behind."""
-    return bool(vars(trainer).get("fast_dev_run"))
-
-
 COLUMNS = ("epoch", "step", "train_", "val_", "learning_rate", "images_per_second", "epoch_seconds")
 
 
@@ -170,32 +166,6 @@ class RunConfig(SaveConfigCallback):
             config[key] = value
         folder = RunFolder.of(config["out"], config["name"])
         write_text(folder.path / "config.yaml", self.parser.dump(config, skip_none=False))
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last whole epoch, and the untrained state until there is one.
-
-    Departures from Lightning: `save_last` saves only in epochs that are the best so far.
-    """
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the start, so that a run stopped in its first epoch can go on too."""
-        super().on_train_start(trainer, pl_module)
-        if trainer.current_epoch == 0 and not is_trial(trainer):
-            assert self.dirpath is not None
-            trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
-
-
-def run_checkpoints(folder: RunFolder) -> list[Callback]:
-    """The callbacks that keep the best and the last epoch."""
-    best = ModelCheckpoint(
-        dirpath=folder.checkpoints,
-        filename="best",
-        monitor="val_accuracy",
-        mode="max",
-        enable_version_counter=False,
-    )
-    return [best, LastCheckpoint(dirpath=folder.checkpoints, filename="last", enable_version_counter=False)]
 
 
 def run_loggers(folder: RunFolder) -> list[Logger]:

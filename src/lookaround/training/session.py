@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import pickle
 import signal
 import sys
 import warnings
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lookaround.errors import CheckpointError, ConfigError, LookaroundError, message
+from lookaround.errors import ConfigError, LookaroundError, message
 
 # Lightning's advice on matters that are decided here, or that a beginner cannot act on.
 QUIET = (
@@ -21,6 +20,8 @@ QUIET = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*LeafSpec.*is deprecated.*",
+    ".*The dirpath has changed from.*",
+    "(?s).*skip_none parameter was deprecated.*",
     ".*callbacks used to create the checkpoint need to be provided.*",
 )
 
@@ -32,17 +33,15 @@ def one_line_errors(command: str) -> Iterator[None]:
         yield
     except LookaroundError:
         raise
-    except pickle.UnpicklingError as error:
-        hint = "it may be damaged, or hold more than tensors and plain values; use a checkpoint of a run."
-        must = "a checkpoint must hold tensors and plain values only"
-        raise CheckpointError(message(command, must, "one that does not", hint=hint)) from error
     except (argparse.ArgumentError, MisconfigurationException) as error:
         cause = _deliberate_cause(error)
         if cause is not None:
             raise cause from error
         hint = f"`lookaround {command} --help` lists every option, `--print_config` shows what is set."
+        known = isinstance(error, argparse.ArgumentError)
+        must = "the settings must be ones it knows" if known else "the settings must fit together"
         said = " ".join(str(error).split()).rstrip(".")
-        raise ConfigError(message(command, "the settings must be ones it knows", said, hint=hint)) from error
+        raise ConfigError(message(command, must, said, hint=hint)) from error
 
 
 def _deliberate_cause(error: BaseException) -> LookaroundError | None:
