@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -40,7 +42,7 @@ def test_the_learning_rate_follows_the_global_batch():
 def test_the_schedule_rises_linearly_then_falls_to_zero():
     shares = [warmup_cosine(step, 10, 100) for step in range(101)]
     assert shares[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
-    assert all(later <= earlier for earlier, later in zip(shares[10:], shares[11:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(shares))
     assert shares[55] == pytest.approx(0.5)
     assert shares[100] == 0
 

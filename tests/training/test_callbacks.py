@@ -98,7 +98,7 @@ def test_an_epoch_draws_the_same_numbers_whatever_came_before(tmp_path):
     draws = []
     for _ in range(2):
         EpochSeed(3).on_train_epoch_start(trainer, None)
-        draws.append((random.random(), np.random.rand(), torch.rand(1).item()))
+        draws.append((random.random(), np.random.get_state()[1][0], torch.rand(1).item()))  # noqa: NPY002 - the global generator is what is seeded
     assert draws[0] == draws[1]
     EpochSeed(4).on_train_epoch_start(trainer, None)
     assert torch.rand(1).item() != draws[0][2]

@@ -8,11 +8,16 @@ from lookaround.training.files import read_rows, replacing, write_json, write_ro
 def test_a_file_is_replaced_whole(tmp_path):
     path = tmp_path / "new" / "a.txt"
     write_text(path, "one")
-    with pytest.raises(RuntimeError, match="half"), replacing(path) as temporary:
-        temporary.write_text("tw")
-        raise RuntimeError("half")
+    with pytest.raises(RuntimeError, match="half"):
+        write_half(path, "tw")
     assert path.read_text() == "one"
     assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
+
+
+def write_half(path, text):
+    with replacing(path) as temporary:
+        temporary.write_text(text)
+        raise RuntimeError("half")
 
 
 def test_json(tmp_path):

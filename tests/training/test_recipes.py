@@ -63,7 +63,7 @@ def test_a_file_is_taken_as_it_is(tmp_path):
 
 def test_an_unknown_recipe_lists_the_known_ones():
     with pytest.raises(
-        ConfigError, match="(?s)got 'digits_baselin'.*did you mean 'digits_baseline'.*imagenet_"
+        ConfigError, match=r"(?s)got 'digits_baselin'.*did you mean 'digits_baseline'.*imagenet_"
     ):
         find_recipe("digits_baselin")
 

@@ -17,7 +17,7 @@ def test_an_occupied_folder_is_refused(tmp_path):
     (folder.path / "notes.txt").touch()
     assert not folder.occupied
     (folder.path / "metrics.csv").touch()
-    with pytest.raises(ConfigError, match="(?s)a folder without a run in it; got .*--resume.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"(?s)a folder without a run in it; got .*--resume.*--overwrite"):
         folder.refuse_if_occupied()
 
 
