@@ -59,7 +59,7 @@ def test_the_state_survives_a_round_trip() -> None:
 
 
 def logit_variance(layer: LocalAttention2d) -> float:
-    """Measure the mean square of the logits of every query with independent pixels, at unit-variance input."""
+    """Measure the mean square of the initial logits, for independent pixels of unit variance."""
     x = torch.randn(16, layer.in_channels)
     heads, dim = layer.num_heads, layer.head_dim
     query, key = (
@@ -92,7 +92,7 @@ LOGITS = {
 def test_initial_logits_have_unit_variance_at_every_head_dim(options: dict) -> None:
     relative = options.get("position", "relative") == "relative"
     for head_dim in range(2, 65, 2 if relative else 1):
-        seeds = max(8, 240 // head_dim)  # short vectors vary more
+        seeds = max(4, 160 // head_dim)  # short vectors vary more
         found = []
         for seed in range(seeds):
             torch.manual_seed(seed)
@@ -161,8 +161,8 @@ def test_the_representation_shows_what_differs_from_the_defaults() -> None:
         8, 16, (3, 5), 2, (1, 3), 4, "relative", False, "zeros", False, 0.5, True, "reference"
     )  # fmt: skip
     assert layer.extra_repr() == (
-        "8, 16, kernel_size=(3, 5), stride=(2, 2), dilation=(1, 3), num_heads=4, content=False, border='zeros', "
-        "shared_tables=False, scale=0.5, backend='reference', bias=True"
+        "8, 16, kernel_size=(3, 5), stride=(2, 2), dilation=(1, 3), num_heads=4, content=False, "
+        "border='zeros', shared_tables=False, scale=0.5, backend='reference', bias=True"
     )
     assert repr(LocalAttention2d(8, 16, position="none")).startswith("LocalAttention2d(\n  8, 16, ")
 

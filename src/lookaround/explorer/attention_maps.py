@@ -107,5 +107,5 @@ def _stem_windows(stem: AttentionStem, x: Tensor) -> Tensor:
             rows, columns = slice(size - 1 - i, 2 * size - 1 - i), slice(size - 1 - j, 2 * size - 1 - j)
             windows[..., i, j, rows, columns] = blocks[..., i, j, :, :]
     windows = windows.permute(0, 1, 4, 2, 5, 3, 6, 7)  # batch blocks_y y blocks_x x heads window window
-    joined: Tensor = windows.flatten(4, 5).flatten(1, 2)
+    joined: Tensor = windows.flatten(3, 4).flatten(1, 2)
     return joined[:, : x.shape[-2], : x.shape[-1]]

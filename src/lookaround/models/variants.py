@@ -68,12 +68,9 @@ def create_model(name: str, **overrides: Any) -> ResNet:
         8294690
     """
     known = [field.name for field in dataclasses.fields(ResNetConfig) if field.name != "name"]
-    if name not in VARIANTS:
-        raise UnknownNameError(
-            message(
-                "create_model", "name must be a known model", repr(name), hint=closest(name, list_models())
-            )
-        )
+    if name not in list_models():
+        hint = closest(str(name), list_models())
+        raise UnknownNameError(message("create_model", "name must be a known model", repr(name), hint=hint))
     for override in overrides:
         if override not in known:
             hint = closest(override, known)
