@@ -39,3 +39,14 @@ def call_cost(call: Call) -> CallCost:
         executed_flops=2 * queries * (content + position_factorised),
         minimal_bytes=queries * vectors * call.dtype.itemsize,
     )
+
+
+def backward_flops(call: Call) -> int:
+    """Count the FLOPs of the backward pass as executed: logits and weights are computed again, not kept."""
+    height, width = call.kernel_size
+    queries = call.batch * call.height * call.width * call.num_heads
+    halves = [height] * call.has_row_embedding + [width] * call.has_column_embedding
+    # Of the key: logits again, gradients of query and key; of the value: of the weights and of the value.
+    content = height * width * (3 * call.head_dim * call.has_key + 2 * call.value_dim)
+    position = 3 * sum(halves) * call.head_dim // 2
+    return 2 * queries * (content + position)

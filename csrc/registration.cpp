@@ -1,0 +1,284 @@
+// Binds the native CPU kernel to torch, on torch's stable ABI: one library serves every torch >= 2.10.
+//
+// Tensors are read where they lie: only one whose last dimension is strided is copied. Work is spread over
+// torch's own threads by task; results do not depend on how many there are.
+
+#include "kernel.h"
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <atomic>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+// The instruction sets that were compiled, the fastest last: X(baseline) X(avx2) ...
+#ifndef LOOKAROUND_INSTRUCTION_SETS
+#define LOOKAROUND_INSTRUCTION_SETS X(baseline)
+#endif
+
+namespace lookaround {
+
+#define X(name) extern const Kernel kernel_##name;
+LOOKAROUND_INSTRUCTION_SETS
+#undef X
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Optional = std::optional<Tensor>;
+using Sizes = std::vector<int64_t>;
+
+#define X(name) &kernel_##name,
+const Kernel* const kKernels[] = {LOOKAROUND_INSTRUCTION_SETS};
+#undef X
+
+// Multiply-adds that are worth waking a thread for.
+constexpr int64_t kWorkPerThread = 1 << 17;
+
+const Kernel* fastest_supported() {
+  const Kernel* found = nullptr;
+  for (const Kernel* kernel : kKernels) {
+    if (kernel->supported()) found = kernel;
+  }
+  STD_TORCH_CHECK(found != nullptr, "lookaround: no compiled kernel runs on this processor");
+  return found;
+}
+
+std::atomic<const Kernel*>& selected_kernel() {
+  static std::atomic<const Kernel*> selected{fastest_supported()};
+  return selected;
+}
+
+// One word per compiled instruction set, the fastest last: name, name! (in use) or name? (not supported here).
+std::string cpu_kernels() {
+  std::string words;
+  for (const Kernel* kernel : kKernels) {
+    if (!words.empty()) words += ' ';
+    words += kernel->name;
+    if (!kernel->supported()) words += '?';
+    if (kernel == selected_kernel().load()) words += '!';
+  }
+  return words;
+}
+
+void set_cpu_kernel(std::string name) {
+  for (const Kernel* kernel : kKernels) {
+    if (name != kernel->name) continue;
+    STD_TORCH_CHECK(kernel->supported(), "lookaround: this processor has no ", name);
+    selected_kernel().store(kernel);
+    return;
+  }
+  STD_TORCH_CHECK(false, "lookaround: no kernel was compiled for ", name);
+}
+
+struct Inputs {
+  Tensor query;
+  Optional key;
+  Tensor value;
+  Optional rows, columns, padding;
+};
+
+struct Options {
+  Sizes kernel_size, dilation;
+  double scale;
+  std::string border;
+};
+
+bool has_shape(const Tensor& tensor, const Sizes& shape) {
+  const auto sizes = tensor.sizes();
+  return sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin());
+}
+
+Tensor readable(const Tensor& tensor) {
+  const bool dense = tensor.size(4) == 1 || tensor.stride(4) == 1;
+  return dense ? tensor : torch::stable::contiguous(tensor);
+}
+
+Tensor readable_table(const Tensor& table) {
+  const bool is_float = table.scalar_type() == ScalarType::Float;
+  return torch::stable::contiguous(is_float ? table : torch::stable::to(table, ScalarType::Float));
+}
+
+View view_of(const Tensor& tensor) {
+  void* data = const_cast<void*>(tensor.const_data_ptr());
+  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+}
+
+// The front door in Python checks and explains; these checks keep a direct call of the op inside its memory.
+void check_image(const char* name, const Tensor& image, const Sizes& shape, ScalarType dtype) {
+  STD_TORCH_CHECK(image.is_cpu() && image.scalar_type() == dtype && has_shape(image, shape),
+                  "lookaround::local_attention: ", name, " must be a CPU tensor of the dtype of query and fit its shape");
+}
+
+void check_table(const char* name, const Optional& table, int64_t heads, int64_t length, int64_t head_dim) {
+  if (!table) return;
+  const int64_t half = head_dim / 2;
+  const bool fits = has_shape(*table, {length, half}) || has_shape(*table, {heads, length, half});
+  STD_TORCH_CHECK(table->is_cpu() && fits && head_dim % 2 == 0, "lookaround::local_attention: ", name,
+                  " must be a CPU tensor of shape ([heads], kernel, head_dim/2), and head_dim even");
+}
+
+void check(const Inputs& in, const Options& options) {
+  const Tensor& query = in.query;
+  STD_TORCH_CHECK(query.dim() == 5 && in.value.dim() == 5, "lookaround::local_attention: query and value must be 5-dimensional");
+  const ScalarType dtype = query.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::BFloat16,
+                  "lookaround::local_attention: query must be float32 or bfloat16");
+  Sizes shape(query.sizes().begin(), query.sizes().end());
+  check_image("query", query, shape, dtype);
+  if (in.key) check_image("key", *in.key, shape, dtype);
+  shape[4] = in.value.size(4);
+  check_image("value", in.value, shape, dtype);
+  const auto positive = [](int64_t size) { return size >= 1; };
+  const auto usable = [&](const Sizes& pair) { return pair.size() == 2 && std::all_of(pair.begin(), pair.end(), positive); };
+  STD_TORCH_CHECK(usable(options.kernel_size) && usable(options.dilation) && std::all_of(shape.begin() + 1, shape.end(), positive),
+                  "lookaround::local_attention: sizes must be at least 1");
+  STD_TORCH_CHECK(options.kernel_size[0] % 2 == 1 && options.kernel_size[1] % 2 == 1,
+                  "lookaround::local_attention: kernel_size must be odd");
+  STD_TORCH_CHECK(options.border == "mask" || options.border == "zeros", "lookaround::local_attention: border must be mask or zeros");
+  check_table("row_embedding", in.rows, query.size(3), options.kernel_size[0], query.size(4));
+  check_table("column_embedding", in.columns, query.size(3), options.kernel_size[1], query.size(4));
+  if (in.padding) check_image("key_padding_mask", *in.padding, {shape[0], shape[1], shape[2]}, ScalarType::Bool);
+}
+
+// Replaces what the kernel cannot read in place by copies, which `in` then keeps alive.
+Problem describe(Inputs& in, const Options& options) {
+  check(in, options);
+  in.query = readable(in.query);
+  in.value = readable(in.value);
+  if (in.key) in.key = readable(*in.key);
+  if (in.rows) in.rows = readable_table(*in.rows);
+  if (in.columns) in.columns = readable_table(*in.columns);
+  if (in.padding) in.padding = torch::stable::contiguous(*in.padding);
+
+  Problem p;
+  p.batch = in.query.size(0), p.height = in.query.size(1), p.width = in.query.size(2);
+  p.heads = in.query.size(3), p.head_dim = in.query.size(4), p.value_dim = in.value.size(4);
+  p.kernel_height = options.kernel_size[0], p.kernel_width = options.kernel_size[1];
+  p.dilation_height = options.dilation[0], p.dilation_width = options.dilation[1];
+  p.scale = static_cast<float>(options.scale);
+  p.zeros_border = options.border == "zeros";
+  p.dtype = in.query.scalar_type() == ScalarType::Float ? Dtype::float32 : Dtype::bfloat16;
+  p.query = view_of(in.query);
+  p.value = view_of(in.value);
+  if (in.key) p.key = view_of(*in.key);
+  if (in.rows) {
+    p.rows = in.rows->const_data_ptr<float>();
+    p.rows_head_stride = in.rows->dim() == 3 ? in.rows->stride(0) : 0;
+  }
+  if (in.columns) {
+    p.columns = in.columns->const_data_ptr<float>();
+    p.columns_head_stride = in.columns->dim() == 3 ? in.columns->stride(0) : 0;
+  }
+  if (in.padding) p.padding = in.padding->const_data_ptr<bool>();
+  return p;
+}
+
+using Function = void (*)(const Problem&, int64_t, int64_t);
+
+void run_tasks(Function function, const Problem& p) {
+  const int64_t work = p.height * p.width * p.kernel_height * p.kernel_width * (p.head_dim + p.value_dim);
+  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work));
+  torch::stable::parallel_for(0, p.batch * p.heads, grain,
+                              [&](int64_t first, int64_t last) { function(p, first, last); });
+}
+
+std::tuple<Tensor, Tensor> forward(Tensor query, Optional key, Tensor value, Optional rows, Optional columns,
+                                   Optional padding, Sizes kernel_size, Sizes dilation, double scale,
+                                   std::string border) {
+  Inputs in{query, key, value, rows, columns, padding};
+  Problem p = describe(in, {kernel_size, dilation, scale, border});
+  Tensor out = torch::stable::new_empty(query, value.sizes());
+  Tensor logsumexp = torch::stable::new_empty(query, {p.batch, p.heads, p.height, p.width}, ScalarType::Float);
+  if (p.batch > 0) {
+    p.out = view_of(out);
+    p.logsumexp = logsumexp.mutable_data_ptr<float>();
+    run_tasks(selected_kernel().load()->forward, p);
+  }
+  return {out, logsumexp};
+}
+
+// Sums the tasks' parts of a table's gradient in the order of the tasks; `parts` is batch heads length half.
+Tensor sum_parts(const Tensor& parts, const Optional& table, ScalarType dtype) {
+  if (!table) return torch::stable::new_empty(parts, {0}, dtype);
+  const int64_t tasks = parts.size(0) * parts.size(1), size = parts.size(2) * parts.size(3);
+  const int64_t tables = table->dim() == 3 ? parts.size(1) : 1;
+  std::vector<double> sums(static_cast<size_t>(tables * size));
+  const float* part = parts.const_data_ptr<float>();
+  for (int64_t task = 0; task < tasks; task++, part += size) {
+    double* sum = sums.data() + task % tables * size;
+    for (int64_t i = 0; i < size; i++) sum[i] += part[i];
+  }
+  Tensor total = torch::stable::new_empty(parts, table->sizes());
+  std::copy(sums.begin(), sums.end(), total.mutable_data_ptr<float>());
+  return dtype == ScalarType::Float ? total : torch::stable::to(total, dtype);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(Tensor grad_out, Tensor query, Optional key, Tensor value,
+                                                            Optional rows, Optional columns, Optional padding,
+                                                            Tensor logsumexp, Sizes kernel_size, Sizes dilation,
+                                                            double scale, std::string border) {
+  Inputs in{query, key, value, rows, columns, padding};
+  Problem p = describe(in, {kernel_size, dilation, scale, border});
+  check_image("grad_out", grad_out, Sizes(value.sizes().begin(), value.sizes().end()), query.scalar_type());
+  check_image("logsumexp", logsumexp, {p.batch, p.heads, p.height, p.width}, ScalarType::Float);
+  grad_out = readable(grad_out);
+  logsumexp = torch::stable::contiguous(logsumexp);
+
+  const auto empty = [&](torch::headeronly::IntHeaderOnlyArrayRef sizes) { return torch::stable::new_empty(query, sizes); };
+  const auto parts = [&](const Optional& table, int64_t length) {
+    const int64_t tasks = table ? p.batch : 0;
+    return torch::stable::new_empty(query, {tasks, p.heads, length, p.head_dim / 2}, ScalarType::Float);
+  };
+  Tensor grad_query = empty(query.sizes()), grad_value = empty(value.sizes());
+  Tensor grad_key = key ? empty(query.sizes()) : empty({0});
+  Tensor row_parts = parts(rows, p.kernel_height), column_parts = parts(columns, p.kernel_width);
+  if (p.batch > 0) {
+    p.grad_out = view_of(grad_out);
+    p.logsumexp = const_cast<float*>(logsumexp.const_data_ptr<float>());
+    p.grad_query = view_of(grad_query), p.grad_value = view_of(grad_value);
+    if (key) p.grad_key = view_of(grad_key);
+    if (rows) p.grad_rows = row_parts.mutable_data_ptr<float>();
+    if (columns) p.grad_columns = column_parts.mutable_data_ptr<float>();
+    run_tasks(selected_kernel().load()->backward, p);
+  }
+  const ScalarType dtype = query.scalar_type();
+  return {grad_query, grad_key, grad_value, sum_parts(row_parts, rows, rows ? rows->scalar_type() : dtype),
+          sum_parts(column_parts, columns, columns ? columns->scalar_type() : dtype)};
+}
+
+}  // namespace
+}  // namespace lookaround
+
+STABLE_TORCH_LIBRARY(lookaround, m) {
+  m.def(
+      "local_attention_forward(Tensor query, Tensor? key, Tensor value, Tensor? row_embedding, "
+      "Tensor? column_embedding, Tensor? key_padding_mask, int[2] kernel_size, int[2] dilation, float scale, "
+      "str border) -> (Tensor out, Tensor logsumexp)");
+  // A gradient that does not exist (of a key or table that is None) is an empty tensor.
+  m.def(
+      "local_attention_backward(Tensor grad_out, Tensor query, Tensor? key, Tensor value, Tensor? row_embedding, "
+      "Tensor? column_embedding, Tensor? key_padding_mask, Tensor logsumexp, int[2] kernel_size, int[2] dilation, "
+      "float scale, str border) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, "
+      "Tensor grad_row_embedding, Tensor grad_column_embedding)");
+  m.def("cpu_kernels() -> str");
+  m.def("set_cpu_kernel(str name) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lookaround, CPU, m) {
+  m.impl("local_attention_forward", TORCH_BOX(&lookaround::forward));
+  m.impl("local_attention_backward", TORCH_BOX(&lookaround::backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lookaround, CompositeExplicitAutograd, m) {
+  m.impl("cpu_kernels", TORCH_BOX(&lookaround::cpu_kernels));
+  m.impl("set_cpu_kernel", TORCH_BOX(&lookaround::set_cpu_kernel));
+}
