@@ -77,7 +77,7 @@ def test_validation_loss_is_without_label_smoothing(tmp_path):
     run.validate(classifier, datamodule=data, verbose=False)
     images, labels = next(iter(data.val_dataloader()))
     expected = torch.nn.functional.cross_entropy(classifier.eval()(images), labels)
-    assert float(run.callback_metrics["val_loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(run.callback_metrics["val_loss"]) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_confusion_counts_have_true_classes_in_rows():

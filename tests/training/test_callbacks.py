@@ -75,7 +75,7 @@ def test_the_last_good_checkpoint_is_named(tmp_path):
         fit(tmp_path, FiniteGuard(folder), task=Broken("loss"), enable_progress_bar=False)
 
 
-def test_a_gradient_norm_that_overflows_is_no_failure(tmp_path):
+def test_a_gradient_norm_that_overflows_is_no_failure(tmp_path, shapes_unchecked):
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.grad = torch.full((1, 2), 3e38)
     trainer = fit(tmp_path, enable_progress_bar=False)
@@ -93,7 +93,7 @@ def test_first_non_finite_looks_in_order():
     assert first_non_finite(layers, gradients=True) is None
 
 
-def test_an_epoch_draws_the_same_numbers_whatever_came_before(tmp_path):
+def test_an_epoch_draws_the_same_numbers_whatever_came_before(tmp_path, shapes_unchecked):
     trainer = fit(tmp_path, enable_progress_bar=False)
     draws = []
     for _ in range(2):

@@ -6,7 +6,7 @@ from lookaround.training.pictures import draw_confusion_matrix, draw_learning_cu
 
 ROWS = [
     {
-        "epoch": n,
+        "epoch": float(n),
         "train_loss": 1 / n,
         "val_loss": 1.1 / n,
         "val_accuracy": 1 - 0.5 / n,
@@ -16,7 +16,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], [{"epoch": 1}], []])
+@pytest.mark.parametrize("rows", [ROWS, ROWS[:1], [{"epoch": 1.0}], []])
 def test_learning_curves_are_drawn_whatever_is_there(tmp_path, rows):
     draw_learning_curves(rows, tmp_path / "a.png", "digits")
     with Image.open(tmp_path / "a.png") as picture:

@@ -1,7 +1,7 @@
 """Training a named network to say what is in a picture."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -17,9 +17,11 @@ from lookaround.errors import ArgumentError, CheckpointError, ConfigError, messa
 from lookaround.models import ResNet, create_model
 from lookaround.tasks.optimization import AveragedWeights, OptimizerConfig, build_optimizer, build_schedule
 
-Batch = tuple[Tensor, Tensor]
+Batch = Sequence[Tensor]
 NETWORK_FIELDS = ("model", "overrides", "num_classes", "in_channels")
 DEFAULT_OPTIMIZER = OptimizerConfig()
+# Checkpoints hold plain types only; this is how Lightning makes an OptimizerConfig of the mapping again.
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class ClassificationTask(pl.LightningModule):
@@ -59,8 +61,7 @@ class ClassificationTask(pl.LightningModule):
         in_channels: int | None = None,
     ) -> None:
         super().__init__()
-        # A checkpoint is read back with plain types only, so the optimizer returns from one as a mapping.
-        self.optimizer = OptimizerConfig(**optimizer) if isinstance(optimizer, Mapping) else optimizer
+        self.optimizer = optimizer
         if not 0 <= label_smoothing < 1:
             must = "label_smoothing must be at least 0 and below 1"
             raise ArgumentError(message("ClassificationTask", must, label_smoothing))
@@ -73,6 +74,7 @@ class ClassificationTask(pl.LightningModule):
                 "label_smoothing": label_smoothing,
                 "num_classes": num_classes,
                 "in_channels": in_channels,
+                "_instantiator": INSTANTIATOR,
             }
         )
         self.confusion_matrix: Tensor | None = None

@@ -42,7 +42,7 @@ class OptimizerConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     decay_all: bool = False
-    warmup_epochs: float = 0.0
+    warmup_epochs: int | float = 0
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -47,8 +47,8 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [{key: _number(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+        return [{key: float(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
 
 
-def _number(cell: str) -> int | float:
-    return int(cell) if cell.isdigit() else float(cell)
+def _short(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

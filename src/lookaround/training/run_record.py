@@ -74,12 +74,8 @@ class RunRecorder(Callback):
         if not trainer.is_global_zero or is_trial(trainer):
             return
         seconds = time.perf_counter() - self._epoch_began
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            **metrics,
-            "epoch_seconds": seconds,
-        }
+        counts = {"epoch": float(trainer.current_epoch + 1), "step": float(trainer.global_step)}
+        row = counts | metrics | {"epoch_seconds": seconds}
         self._rows.append({key: row[key] for key in sorted(row, key=_column)})
         write_rows(self.folder.path / "metrics.csv", self._rows)
         self._write_environment("running")
