@@ -73,3 +73,12 @@ def test_every_recipe_is_described() -> None:
         re.findall(r"`((?:digits|fashion_mnist|imagenet)_\w+)`", (ROOT / "docs" / "training.md").read_text())
     )
     assert described == set(list_recipes())
+
+
+def test_every_backend_is_described() -> None:
+    from lookaround.ops import list_backends
+
+    section = (
+        (ROOT / "docs" / "operator.md").read_text().partition("## Backends")[2].partition("## Errors")[0]
+    )
+    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == list_backends()
