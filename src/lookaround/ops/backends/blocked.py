@@ -88,7 +88,7 @@ def _choose_layout(call: Call) -> Layout:
 
 def _choose_block(size: int) -> int:
     """Cut an image side into equal blocks of at most BLOCK, so that the last one is not mostly padding."""
-    if not isinstance(size, int):
+    if not _is_known(size):
         return BLOCK  # a symbolic size must not decide: the traced graph serves all sizes
     return -(-size // -(-size // BLOCK))
 
@@ -109,34 +109,53 @@ def _cut_halos(image: Tensor, layout: Layout) -> Tensor:
 def _join_blocks(out: Tensor, layout: Layout, call: Call) -> Tensor:
     """Undo `_cut_blocks` on groups heads queries dim: batch height width heads dim."""
     (block_y, block_x), (phase_y, phase_x) = layout.block, layout.dilation
-    blocks_y = -(-call.height // (block_y * phase_y))
-    blocks_x = -(-call.width // (block_x * phase_x))
+    blocks_y = _count_blocks(call.height, block_y * phase_y)
+    blocks_x = _count_blocks(call.width, block_x * phase_x)
     grid = (call.batch, phase_y, phase_x, blocks_y, blocks_x)
     pieces = out.reshape(*grid, call.num_heads, block_y, block_x, call.value_dim)
     image = pieces.permute(0, 3, 6, 1, 4, 7, 2, 5, 8).flatten(4, 6).flatten(1, 3)
-    return image[:, : call.height, : call.width]
+    if _is_known(call.height) and _is_known(call.width):
+        return image[:, : call.height, : call.width]
+    # Negative padding copies, where a view would ask how symbolic sizes compare.
+    return F.pad(image, (0, 0, 0, 0, 0, call.width - image.shape[2], 0, call.height - image.shape[1]))
+
+
+def _count_blocks(size: int, block: int) -> int:
+    """Count the blocks that cover an image side; one more if symbolic, for graphs treat one block apart."""
+    return -(-size // block) if _is_known(size) else (size - 1) // block + 2
+
+
+def _is_known(size: int) -> bool:
+    """Tell whether a size is a number, and not a symbol of a graph that serves many."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports sympy, which is slow
+
+    return has_static_value(size)
 
 
 def _split(image: Tensor, layout: Layout) -> Tensor:
     """Pad to whole blocks and split: batch blocks_y block_y phase_y blocks_x block_x phase_x heads dim."""
     (block_y, block_x), (phase_y, phase_x) = layout.block, layout.dilation
-    missing_y = -image.shape[1] % (block_y * phase_y)
-    missing_x = -image.shape[2] % (block_x * phase_x)
+    step_y, step_x = block_y * phase_y, block_x * phase_x
+    height, width = image.shape[1:3]
+    missing_y = _count_blocks(height, step_y) * step_y - height
+    missing_x = _count_blocks(width, step_x) * step_x - width
     image = F.pad(image, (0, 0, 0, 0, 0, missing_x, 0, missing_y))
-    pieces: Tensor = image.unflatten(2, (-1, block_x, phase_x)).unflatten(1, (-1, block_y, phase_y))
-    return pieces
+    # unfold cuts without asking whether a symbolic size is divisible, as unflatten would.
+    pieces: Tensor = image.unfold(1, step_y, step_y).unfold(2, step_x, step_x)
+    pieces = pieces.unflatten(-1, (block_x, phase_x)).unflatten(-3, (block_y, phase_y))
+    return pieces.permute(0, 1, 5, 6, 2, 7, 8, 3, 4)
 
 
 def _add_halo(pieces: Tensor, dim: int, radius: int) -> Tensor:
     """Put the neighbours' nearest pixels around each block; `dim` counts blocks, `dim + 1` their pixels."""
     if radius == 0:
         return pieces
-    count, size = pieces.shape[dim], pieces.shape[dim + 1]
+    size = pieces.shape[dim + 1]
     before, after = pieces.narrow(dim + 1, size - radius, radius), pieces.narrow(dim + 1, 0, radius)
-    nothing = torch.zeros_like(before.narrow(dim, 0, 1))
-    before = torch.cat([nothing, before.narrow(dim, 0, count - 1)], dim)
-    after = torch.cat([after.narrow(dim, 1, count - 1), nothing], dim)
-    return torch.cat([before, pieces, after], dim + 1)
+    others = (0, 0) * (pieces.dim() - 1 - dim)
+    return torch.cat([F.pad(before, (*others, 1, -1)), pieces, F.pad(after, (*others, -1, 1))], dim + 1)
 
 
 def _position_logits(query: Tensor, inputs: Inputs, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
