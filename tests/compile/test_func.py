@@ -60,7 +60,7 @@ def test_grad_is_that_of_backward(backend: str, border: str) -> None:
 @BORDERS
 @EVERY_BACKEND
 def test_per_sample_gradients_of_the_tables(backend: str, border: str) -> None:
-    """vmap of grad: one gradient of the shared tables for each image, as a loop over the images gives them."""
+    """vmap of grad: one gradient of the shared tables for each image, as a loop gives them."""
     case, (query, key, value, row, column) = prepared(backend, border)
 
     def loss(r: Tensor, c: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
