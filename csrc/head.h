@@ -22,10 +22,10 @@ template <class T>
 void gather_pixels(const void* source, int64_t pixel, int64_t count, int64_t dim, float factor, float* to,
                    int64_t channel, int64_t ahead) {
   const T* from = static_cast<const T*>(source);
-  int64_t c = 0;
-  for (; c + 4 <= dim; c += 4) {
-    int64_t x = 0;
-    for (; x + 4 <= count; x += 4) {
+  int64_t x = 0;
+  for (; x + 4 <= count; x += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= dim; c += 4) {
       const T* p = from + x * pixel + c;
       if (c % (64 / sizeof(T)) == 0)
         for (int i = 0; i < 4; ++i) __builtin_prefetch(p + i * pixel + ahead);
@@ -36,11 +36,11 @@ void gather_pixels(const void* source, int64_t pixel, int64_t count, int64_t dim
       store_quad(out, q0 * factor), store_quad(out + channel, q1 * factor);
       store_quad(out + 2 * channel, q2 * factor), store_quad(out + 3 * channel, q3 * factor);
     }
-    for (; x < count; ++x)
-      for (int64_t i = c; i < c + 4; ++i) to[i * channel + x] = to_float(from[x * pixel + i]) * factor;
+    for (; c < dim; ++c)
+      for (int64_t i = x; i < x + 4; ++i) to[c * channel + i] = to_float(from[i * pixel + c]) * factor;
   }
-  for (; c < dim; ++c)
-    for (int64_t x = 0; x < count; ++x) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
+  for (; x < count; ++x)
+    for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
 }
 
 // The way back.
@@ -48,10 +48,10 @@ template <class T>
 void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t dim, float factor, void* target,
                     int64_t pixel) {
   T* to = static_cast<T*>(target);
-  int64_t c = 0;
-  for (; c + 4 <= dim; c += 4) {
-    int64_t x = 0;
-    for (; x + 4 <= count; x += 4) {
+  int64_t x = 0;
+  for (; x + 4 <= count; x += 4) {
+    int64_t c = 0;
+    for (; c + 4 <= dim; c += 4) {
       const float* p = from + c * channel + x;
       Quad q0 = load_quad(p), q1 = load_quad(p + channel);
       Quad q2 = load_quad(p + 2 * channel), q3 = load_quad(p + 3 * channel);
@@ -60,11 +60,11 @@ void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t d
       store_quad(out, q0 * factor), store_quad(out + pixel, q1 * factor);
       store_quad(out + 2 * pixel, q2 * factor), store_quad(out + 3 * pixel, q3 * factor);
     }
-    for (; x < count; ++x)
-      for (int64_t i = c; i < c + 4; ++i) from_float(from[i * channel + x] * factor, to + x * pixel + i);
+    for (; c < dim; ++c)
+      for (int64_t i = x; i < x + 4; ++i) from_float(from[c * channel + i] * factor, to + i * pixel + c);
   }
-  for (; c < dim; ++c)
-    for (int64_t x = 0; x < count; ++x) from_float(from[c * channel + x] * factor, to + x * pixel + c);
+  for (; x < count; ++x)
+    for (int64_t c = 0; c < dim; ++c) from_float(from[c * channel + x] * factor, to + x * pixel + c);
 }
 
 class HeadTensors {

@@ -34,8 +34,7 @@ struct Products {
   int64_t y0, rows, x;             // the tile
   const float *lines, *columns;    // q·row and q·column, which the products are added to; or null
   bool masked, clamped;            // whether absent pixels must be hidden, and infinite logits made finite
-  float* out;                      // row offset_y offset_x pixel
-  int64_t out_step, out_half;      // floats to the next offset, and to the other half
+  float* out;                      // row offset_y offset_x lane
   Floats* peak;                    // the largest logit of each row; or null
 };
 
@@ -65,8 +64,8 @@ class Head : HeadTensors {
     for (int64_t y0 = 0; y0 < g.lines; y0 += tile_rows) {
       const int64_t rows = std::min<int64_t>(tile_rows, g.lines - y0);
       for (int64_t n = 0; n < g.vectors; ++n) backward_tile(y0, rows, n);
-      if (p.key.data) spread(w.to_logits, w.queries, w.grad_keys, y0, rows);
-      spread(w.weights, w.gradients, w.grad_values, y0, rows);
+      if (p.key.data) spread(w.line_to_logits, w.queries, w.grad_keys, y0, rows);
+      spread(w.line_weights, w.gradients, w.grad_values, y0, rows);
     }
     if (p.key.data) write_plane(w.grad_keys, p.head_dim, kLn2, p.grad_key);
     write_plane(w.grad_values, p.value_dim, 1.0f, p.grad_value);
@@ -170,8 +169,8 @@ class Head : HeadTensors {
     }
     for (int r = 0; r < Rows; ++r) {
       const int64_t row = first + r;
-      float* out = job.out + ((row * g.n_rows + i - row) * g.n_columns + b0) * job.out_step;
-      for (int b = 0; b < Offsets; ++b) store_pixels<Halves>(out + b * job.out_step, job.out_half, acc[r][b]);
+      float* out = job.out + ((row * g.n_rows + i - row) * g.n_columns + b0) * lanes;
+      for (int b = 0; b < Offsets; ++b) store(out + b * lanes, acc[r][b]);
       if (!job.peak) continue;
       Floats peak = job.peak[row];
       for (int b = 0; b < Offsets; ++b) peak = maximum(peak, acc[r][b]);
@@ -194,23 +193,22 @@ class Head : HeadTensors {
   }
 
   // result[channel][row] = sum of weights times a plane's vectors over the windows of a tile.
-  void sum_windows(const float* weights, int64_t step, int64_t half, const Plane& plane, int64_t y0,
-                   int64_t rows, int64_t x) const {
+  void sum_windows(const float* weights, const Plane& plane, int64_t y0, int64_t rows, int64_t x) const {
     int64_t c = 0;
     for (; c + kChannels <= plane.dim; c += kChannels)
-      sum_channels<kChannels>(weights, step, half, plane, y0, rows, x, c);
-    for (; c < plane.dim; ++c) sum_channels<1>(weights, step, half, plane, y0, rows, x, c);
+      sum_channels<kChannels>(weights, plane, y0, rows, x, c);
+    for (; c < plane.dim; ++c) sum_channels<1>(weights, plane, y0, rows, x, c);
   }
 
   template <int Channels>
-  void sum_channels(const float* weights, int64_t step, int64_t half, const Plane& plane, int64_t y0,
-                    int64_t rows, int64_t x, int64_t channel) const {
+  void sum_channels(const float* weights, const Plane& plane, int64_t y0, int64_t rows, int64_t x,
+                    int64_t channel) const {
     Floats acc[tile_rows][Channels] = {};
     for (int64_t i = 0; i < rows + g.n_rows - 1; ++i) {
       const int64_t first = std::max<int64_t>(0, i - g.n_rows + 1), last = std::min(rows - 1, i);
       Walk walk;
-      walk.weight = weights + (first * window + (i - first) * g.n_columns) * step;
-      walk.weight_row = (window - g.n_columns) * step, walk.weight_step = step, walk.weight_half = half;
+      walk.weight = weights + (first * window + (i - first) * g.n_columns) * lanes;
+      walk.weight_row = (window - g.n_columns) * lanes, walk.weight_step = lanes, walk.weight_half = lanes / 2;
       walk.value = plane.line(y0 - g.radius_y + i) + channel * g.pitch + x;
       walk.value_channel = g.pitch, walk.value_step = 1, walk.value_half = g.half_pitch;
       walk.count = g.n_columns;
@@ -228,7 +226,7 @@ class Head : HeadTensors {
     Floats peak[tile_rows], norm[tile_rows];
     for (Floats& m : peak) m = broadcast(-kLargest);
     compute_logits(Products{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), false,
-                            w.weights, lanes, lanes / 2, peak});
+                            w.weights, peak});
     for (int64_t r = 0; r < rows; ++r) {
       float* weights = w.weights + r * window * lanes;
       Floats sum = {};
@@ -242,7 +240,7 @@ class Head : HeadTensors {
       peak[r] = (peak[r] + log2(sum)) * kLn2;
       peak[r] = (Floats)(((Ints)peak[r] & some) | ((Ints)broadcast(kInfinity) & ~some));
     }
-    sum_windows(w.weights, lanes, lanes / 2, w.values, y0, rows, x);
+    sum_windows(w.weights, w.values, y0, rows, x);
     for (int64_t c = 0; c < p.value_dim; ++c)
       for (int64_t r = 0; r < rows; ++r) {
         float* out = w.result + (c * tile_rows + r) * lanes;
@@ -257,23 +255,21 @@ class Head : HeadTensors {
     copy_tile(w.queries, y0, rows, x, w.query);
     copy_tile(w.gradients, y0, rows, x, w.gradient);
     multiply_tables(w.query);
-    float *weights = w.weights + g.radius_x + x, *to_logits = w.to_logits + g.radius_x + x;
     Floats logsumexp[tile_rows];
     bool clamped = false;  // as the forward pass did
     for (int64_t r = 0; r < rows; ++r) {
       const Floats l = logsumexp[r] = read_logsumexp(y0 + r, x);
       clamped = clamped || any_lane((l < -1e37f) | ((l > 1e37f) & (l < kInfinity)));
     }
-    Products job{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), clamped, weights,
-                 g.pitch, g.half_pitch, nullptr};
+    Products job{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), clamped,
+                 w.weights, nullptr};
     multiply_windows(job);
     job.query = w.gradient, job.plane = &w.values, job.lines = nullptr, job.columns = nullptr;
-    job.masked = job.clamped = false, job.out = to_logits;
+    job.masked = job.clamped = false, job.out = w.to_logits;
     multiply_windows(job);
-    std::fill_n(w.to_columns, g.n_columns * row_lanes, 0.0f);
-    for (int64_t r = 0; r < rows; ++r) differentiate_softmax(r, logsumexp[r], weights, to_logits);
+    for (int64_t r = 0; r < rows; ++r) differentiate_softmax(r, x, logsumexp[r]);
     if (p.key.data) {
-      sum_windows(to_logits, g.pitch, g.half_pitch, w.keys, y0, rows, x);
+      sum_windows(w.to_logits, w.keys, y0, rows, x);
     } else {
       std::fill_n(w.result, p.head_dim * row_lanes, 0.0f);
     }
@@ -285,28 +281,36 @@ class Head : HeadTensors {
     write_tile(y0, rows, x, p.head_dim, p.scale, p.grad_query);
   }
 
-  // From logits and the gradients of the weights to weights and the gradients of the logits, for one row.
-  void differentiate_softmax(int64_t r, Floats logsumexp, float* weights, float* to_logits) const {
-    weights += r * window * g.pitch, to_logits += r * window * g.pitch;
+  // From logits and the gradients of the weights to weights and the gradients of the logits, for one row of a
+  // tile; both go to the buffers of whole lines too.
+  void differentiate_softmax(int64_t r, int64_t x, Floats logsumexp) const {
+    float *weights = w.weights + r * window * lanes, *to_logits = w.to_logits + r * window * lanes;
+    const int64_t line = r * window * g.pitch + g.radius_x + x;
+    float *line_weights = w.line_weights + line, *line_to_logits = w.line_to_logits + line;
     Floats mean = {};
     for (int64_t i = 0; i < window; ++i) {
-      float* at = weights + i * g.pitch;
-      const Floats e = exp2(load_pixels<Halves>(at, g.half_pitch) - logsumexp);
-      store_pixels<Halves>(at, g.half_pitch, e);
-      mean += e * load_pixels<Halves>(to_logits + i * g.pitch, g.half_pitch);
+      const Floats e = exp2(load(weights + i * lanes) - logsumexp);
+      store(weights + i * lanes, e);
+      store_pixels<Halves>(line_weights + i * g.pitch, g.half_pitch, e);
+      mean += e * load(to_logits + i * lanes);
     }
-    for (int64_t a = 0; a < g.n_rows; ++a) {
-      Floats line = {};
-      for (int64_t b = 0; b < g.n_columns; ++b) {
-        const int64_t at = (a * g.n_columns + b) * g.pitch;
-        float* column = w.to_columns + (b * tile_rows + r) * lanes;
-        const Floats weight = load_pixels<Halves>(weights + at, g.half_pitch);
-        const Floats d = weight * (load_pixels<Halves>(to_logits + at, g.half_pitch) - mean);
-        store_pixels<Halves>(to_logits + at, g.half_pitch, d);
-        store(column, load(column) + d);
-        line += d;
-      }
-      store(w.to_lines + (a * tile_rows + r) * lanes, line);
+    for (int64_t i = 0; i < window; ++i) {
+      const Floats d = load(weights + i * lanes) * (load(to_logits + i * lanes) - mean);
+      store(to_logits + i * lanes, d);
+      store_pixels<Halves>(line_to_logits + i * g.pitch, g.half_pitch, d);
+    }
+    sum_to_table(to_logits, g.n_rows, g.n_columns, 1, rows_table ? w.to_lines + r * lanes : nullptr);
+    sum_to_table(to_logits, g.n_columns, 1, g.n_columns, columns_table ? w.to_columns + r * lanes : nullptr);
+  }
+
+  // out[entry] = sum of the window's logits that the entry of a table is part of.
+  void sum_to_table(const float* to_logits, int64_t entries, int64_t entry, int64_t step, float* out) const {
+    if (!out) return;
+    const int64_t count = window / entries;
+    for (int64_t e = 0; e < entries; ++e) {
+      Floats sum = {};
+      for (int64_t i = 0; i < count; ++i) sum += load(to_logits + (e * entry + i * step) * lanes);
+      store(out + e * tile_rows * lanes, sum);
     }
   }
 

@@ -80,8 +80,9 @@ struct Workspace {
   Arena arena, table_arena;
   Plane keys, values, queries, gradients, mask;  // queries and gradients in the backward pass only
   float *query, *result, *lines, *columns;       // of one tile: dim row lane, offset row lane
-  float *weights, *to_logits;                    // of one tile: row offset_y offset_x pixel
+  float *weights, *to_logits;                    // of one tile: row offset_y offset_x lane
   // Backward pass.
+  float *line_weights, *line_to_logits;           // of whole lines: row offset_y offset_x pixel
   float *grad_keys, *grad_values;                 // line channel pixel
   float *gradient, *to_lines, *to_columns, *sum;  // as query, lines and columns; one output line
   float *grad_rows_table, *grad_columns_table;    // entry channel lane; these outlive a change of the geometry
@@ -116,10 +117,12 @@ struct Workspace {
     keys = plane(p.key.data ? p.head_dim : 0), values = plane(p.value_dim), mask = plane(1);
     query = arena.cut(p.head_dim * row_lanes), result = arena.cut(most * row_lanes);
     lines = arena.cut(g.n_rows * row_lanes), columns = arena.cut(g.n_columns * row_lanes);
-    weights = arena.cut(tile_rows * window * (backward ? g.pitch : lanes));
+    weights = arena.cut(tile_rows * window * lanes);
     if (!backward) return;
     queries = plane(p.head_dim), gradients = plane(p.value_dim);
-    to_logits = arena.cut(tile_rows * window * g.pitch);
+    to_logits = arena.cut(tile_rows * window * lanes);
+    line_weights = arena.cut(tile_rows * window * g.pitch);
+    line_to_logits = arena.cut(tile_rows * window * g.pitch);
     gradient = arena.cut(p.value_dim * row_lanes), sum = arena.cut(most * lanes * g.vectors);
     to_lines = arena.cut(g.n_rows * row_lanes), to_columns = arena.cut(g.n_columns * row_lanes);
     grad_keys = arena.cut(n_lines * keys.dim * g.vectors * lanes);
