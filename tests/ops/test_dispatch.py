@@ -91,6 +91,7 @@ def test_a_backend_that_breaks_is_an_error_and_no_silent_fallback(monkeypatch: p
     def broken(inputs: object, call: object) -> torch.Tensor:
         raise RuntimeError("the kernel broke")
 
-    monkeypatch.setattr(dispatch, "BACKENDS", (replace(BACKENDS[0], run=broken), *BACKENDS[1:]))
+    first = replace(BACKENDS[0], run=broken, reasons_against=lambda call: [])
+    monkeypatch.setattr(dispatch, "BACKENDS", (first, *BACKENDS[1:]))
     with pytest.raises(RuntimeError, match="the kernel broke"):
         call()
