@@ -19,12 +19,14 @@ PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest
 SHAPE_HOOK := --jaxtyping-packages=lookaround,beartype.beartype
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check bench mutants wheel docs readme-figures clean
+.PHONY: help install demo test check bench mutants sanitize wheel docs readme-figures clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
+# The native kernel is built ahead of its first use; without a compiler the library works too.
 install: $(DEV_STAMP)  ## Make .venv with everything needed to develop
+	@$(PY) -m lookaround.ops.backends.cpu_build || echo "make: going on without the native kernel"
 
 demo: $(DEMO_STAMP)  ## Train three small networks on handwritten digits; table and pictures in runs/demo
 	$(BIN)/lookaround demo $(DEMO_ARGS)
@@ -51,8 +53,13 @@ bench: $(BENCH_STAMP)  ## Measure on this machine (BENCH_ARGS chooses the suite)
 mutants: $(DEV_STAMP)  ## Plant bugs one by one; each must fail the suite
 	OMP_NUM_THREADS=1 $(PY) tests/mutants.py
 
-wheel: $(PY)  ## Build a wheel into dist/
-	$(PIP) wheel --quiet --no-deps --wheel-dir dist .
+sanitize: $(DEV_STAMP)  ## Run the native kernel under the address and undefined-behaviour sanitizers
+	$(PY) tests/native/sanitize.py
+
+# Without isolation: the kernel is compiled against the torch of .venv, and runs on every torch since 2.10.
+wheel: $(DEV_STAMP)  ## Build a wheel with the compiled kernel into dist/
+	rm -rf build
+	LOOKAROUND_WHEEL_WITH_KERNEL=1 $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -l dist/*.whl
 
 docs: $(DOCS_STAMP)  ## Build the documentation site into site/, warnings are errors
