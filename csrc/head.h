@@ -8,6 +8,7 @@
 #include "kernel.h"
 #include "layout.h"
 #include "simd.h"
+#include "transpose.h"
 
 namespace lookaround {
 namespace LOOKAROUND_ISA {
@@ -15,57 +16,6 @@ namespace {
 
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// Copy pixels of channels to channels of pixels, times a factor. Pixels lie too far apart for the processor to
-// guess what comes next: `ahead` says how many elements on the next call will read.
-template <class T>
-void gather_pixels(const void* source, int64_t pixel, int64_t count, int64_t dim, float factor, float* to,
-                   int64_t channel, int64_t ahead) {
-  const T* from = static_cast<const T*>(source);
-  int64_t x = 0;
-  for (; x + 4 <= count; x += 4) {
-    int64_t c = 0;
-    for (; c + 4 <= dim; c += 4) {
-      const T* p = from + x * pixel + c;
-      if (c % (64 / sizeof(T)) == 0)
-        for (int i = 0; i < 4; ++i) __builtin_prefetch(p + i * pixel + ahead);
-      Quad q0 = load_quad(p), q1 = load_quad(p + pixel);
-      Quad q2 = load_quad(p + 2 * pixel), q3 = load_quad(p + 3 * pixel);
-      transpose4(q0, q1, q2, q3);
-      float* out = to + c * channel + x;
-      store_quad(out, q0 * factor), store_quad(out + channel, q1 * factor);
-      store_quad(out + 2 * channel, q2 * factor), store_quad(out + 3 * channel, q3 * factor);
-    }
-    for (; c < dim; ++c)
-      for (int64_t i = x; i < x + 4; ++i) to[c * channel + i] = to_float(from[i * pixel + c]) * factor;
-  }
-  for (; x < count; ++x)
-    for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
-}
-
-// The way back.
-template <class T>
-void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t dim, float factor, void* target,
-                    int64_t pixel) {
-  T* to = static_cast<T*>(target);
-  int64_t x = 0;
-  for (; x + 4 <= count; x += 4) {
-    int64_t c = 0;
-    for (; c + 4 <= dim; c += 4) {
-      const float* p = from + c * channel + x;
-      Quad q0 = load_quad(p), q1 = load_quad(p + channel);
-      Quad q2 = load_quad(p + 2 * channel), q3 = load_quad(p + 3 * channel);
-      transpose4(q0, q1, q2, q3);
-      T* out = to + x * pixel + c;
-      store_quad(out, q0 * factor), store_quad(out + pixel, q1 * factor);
-      store_quad(out + 2 * pixel, q2 * factor), store_quad(out + 3 * pixel, q3 * factor);
-    }
-    for (; c < dim; ++c)
-      for (int64_t i = x; i < x + 4; ++i) from_float(from[c * channel + i] * factor, to + i * pixel + c);
-  }
-  for (; x < count; ++x)
-    for (int64_t c = 0; c < dim; ++c) from_float(from[c * channel + x] * factor, to + x * pixel + c);
-}
 
 class HeadTensors {
  public:

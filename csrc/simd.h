@@ -37,8 +37,6 @@ constexpr int tile_rows = 2;
 typedef float Floats __attribute__((vector_size(4 * lanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * lanes)));
 typedef float UnalignedFloats __attribute__((vector_size(4 * lanes), aligned(4), may_alias));
-typedef float Quad __attribute__((vector_size(16)));
-typedef float UnalignedQuad __attribute__((vector_size(16), aligned(4), may_alias));
 
 LOOKAROUND_INLINE Floats load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
 LOOKAROUND_INLINE void store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
@@ -122,17 +120,6 @@ LOOKAROUND_INLINE bool any_lane(Ints mask) {
   return any != 0;
 }
 
-// Rows become columns.
-LOOKAROUND_INLINE void transpose4(Quad& a, Quad& b, Quad& c, Quad& d) {
-#if defined(__SSE2__)
-  _MM_TRANSPOSE4_PS(a, b, c, d);
-#else
-  Quad p = {a[0], b[0], c[0], d[0]}, q = {a[1], b[1], c[1], d[1]};
-  Quad r = {a[2], b[2], c[2], d[2]}, s = {a[3], b[3], c[3], d[3]};
-  a = p, b = q, c = r, d = s;
-#endif
-}
-
 struct Bfloat16 {
   uint16_t bits;
 };
@@ -150,17 +137,6 @@ LOOKAROUND_INLINE void from_float(float x, Bfloat16* out) {  // to the nearest, 
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
   out->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-LOOKAROUND_INLINE Quad load_quad(const float* p) { return *reinterpret_cast<const UnalignedQuad*>(p); }
-LOOKAROUND_INLINE Quad load_quad(const Bfloat16* p) {
-  Quad x = {to_float(p[0]), to_float(p[1]), to_float(p[2]), to_float(p[3])};
-  return x;
-}
-
-LOOKAROUND_INLINE void store_quad(float* p, Quad x) { *reinterpret_cast<UnalignedQuad*>(p) = x; }
-LOOKAROUND_INLINE void store_quad(Bfloat16* p, Quad x) {
-  for (int i = 0; i < 4; ++i) from_float(x[i], p + i);
 }
 
 }  // namespace LOOKAROUND_ISA
