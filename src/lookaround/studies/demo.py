@@ -142,8 +142,9 @@ def write_results(out: Path, results: Sequence[Result], seed: int) -> None:
 def describe_conditions(environment: dict[str, Any], result: Result) -> str:
     """Say in a few words what was trained, how, where, and with which code."""
     cpu, gpus, torch = environment["cpu"], environment["gpus"], environment["versions"]["torch"]
-    hardware = gpus[0]["name"] if gpus else f"{cpu['model']}, {cpu['threads']} threads"
-    commit = "unknown" if environment["commit"] is None else environment["commit"][:12]
+    threads = f"{cpu['threads']} thread{'' if cpu['threads'] == 1 else 's'}"
+    hardware = gpus[0]["name"] if gpus else f"{cpu['model']}, {threads}"
+    commit = "unknown" if environment["commit"] is None else environment["commit"]
     return (
         f"scikit-learn's digits, 8x8 pixels, {result.test_images} held out; {result.epochs} epochs, seed "
         f"{environment['seed']}, float32; seconds are those of the training. FLOPs are of one image, two for "

@@ -1,0 +1,58 @@
+"""A picture of a benchmark: bars side by side, or lines over numbers."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lookaround.studies.bench_tables import Panel
+from lookaround.training.files import replacing
+
+MOST_LABELS_UPRIGHT = 6
+
+
+def draw_panels(panels: Sequence[Panel], path: Path, caption: str) -> Path:
+    """Draw every panel into one PNG, and return its path.
+
+    Args:
+        panels: what to draw, from left to right.
+        path: the PNG to write.
+        caption: one line on where the figures are from.
+    """
+    figure = Figure(figsize=(6.5 * len(panels), 4.6), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_lines(axes, panel) if panel.lines else _draw_bars(axes, panel)
+        for number, (name, limit) in enumerate(panel.limits.items()):
+            axes.axhline(limit, color="black", linestyle=("--", ":")[number % 2], linewidth=1, label=name)
+        axes.set(title=panel.title, ylabel=panel.unit)
+        axes.grid(alpha=0.3, axis="both" if panel.lines else "y")
+        axes.legend(fontsize="small")
+    figure.supxlabel(textwrap.fill(caption, 90 * len(panels)), fontsize="x-small", color="dimgray")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return path
+
+
+def _draw_bars(axes: Any, panel: Panel) -> None:
+    labels = list(dict.fromkeys(label for values in panel.series.values() for label in values))
+    width = 0.8 / max(len(panel.series), 1)
+    for number, (name, values) in enumerate(panel.series.items()):
+        left = [labels.index(label) + (number + 0.5) * width - 0.4 for label in values]
+        axes.bar(left, list(values.values()), width, label=name)
+    upright = len(labels) <= MOST_LABELS_UPRIGHT
+    axes.set_xticks(
+        range(len(labels)), labels, rotation=0 if upright else 30, ha="center" if upright else "right"
+    )
+    axes.set_axisbelow(True)
+
+
+def _draw_lines(axes: Any, panel: Panel) -> None:
+    for name, values in panel.series.items():
+        axes.plot(
+            [float(label) for label in values], list(values.values()), label=name, marker="o", markersize=4
+        )
+    axes.set(xscale="log", yscale="log")
