@@ -3,6 +3,7 @@
 from lookaround.models.checkpoint import ModelRecord, load_model, load_weights, save_model
 from lookaround.models.config import ResNetConfig
 from lookaround.models.costs import Costs, model_costs
+from lookaround.models.fusion import fuse
 from lookaround.models.resnet import ResNet
 from lookaround.models.variants import create_model, list_models
 
@@ -12,6 +13,7 @@ __all__ = [
     "ResNet",
     "ResNetConfig",
     "create_model",
+    "fuse",
     "list_models",
     "load_model",
     "load_weights",

@@ -48,9 +48,9 @@ class ConvStem(nn.Module):
             raise ArgumentError(message("ConvStem", must, f"kernel_size={kernel_size}, sizes {sizes}"))
         self.in_channels = in_channels
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool2d(3, pool, padding=1) if pool > 1 else nn.Identity()
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.relu: nn.Module = nn.ReLU(inplace=True)
+        self.pool: nn.Module = nn.MaxPool2d(3, pool, padding=1) if pool > 1 else nn.Identity()
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Float[Tensor, "batch in_channels height width"]) -> Tensor:
@@ -142,9 +142,9 @@ class AttentionStem(nn.Module):
             self.row_embedding = nn.Parameter(torch.empty(block_size, self.head_dim))
             self.column_embedding = nn.Parameter(torch.empty(block_size, self.head_dim))
             self.mixture_embedding = nn.Parameter(torch.empty(mixtures, self.head_dim))
-        self.bn = nn.BatchNorm2d(out_channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool = nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity()
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels)
+        self.relu: nn.Module = nn.ReLU(inplace=True)
+        self.pool: nn.Module = nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -1,0 +1,106 @@
+"""Batch norm folded into the layer before it, for inference."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from lookaround.errors import ArgumentError, message
+from lookaround.nn.local_attention import LocalAttention2d
+from lookaround.nn.stem import AttentionStem, ConvStem
+
+
+class Shift(nn.Module):
+    """Adds a constant to every channel.
+
+    Args:
+        constants: one for each channel.
+
+    Example:
+        >>> Shift(torch.tensor([1.0, 2.0]))(torch.zeros(1, 2, 1, 1)).flatten()
+        tensor([1., 2.])
+    """
+
+    def __init__(self, constants: Tensor) -> None:
+        super().__init__()
+        self.constants = nn.Parameter(constants.clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return batch channels height width."""
+        return x + self.constants[:, None, None]
+
+
+def fuse_attention_bn_eval(attention: LocalAttention2d, bn: nn.BatchNorm2d) -> nn.Module:
+    """Fold a batch norm that follows local attention into a copy of the attention.
+
+    The scale goes into the value map. The shift becomes the bias of the values, because the weights of a
+    window sum to one; under border "zeros" the weights of the pixels outside are missing from that sum, so
+    that there the shift is added afterwards.
+
+    Args:
+        attention: the layer, in eval mode.
+        bn: the batch norm that follows it, in eval mode.
+
+    Raises:
+        ArgumentError: one of them is in training mode, in which a batch norm is no constant map.
+    """
+    _check_eval("fuse_attention_bn_eval", attention, bn)
+    scale, shift = _scale_and_shift(bn)
+    fused = copy.deepcopy(attention)
+    old = fused.projection
+    with torch.no_grad():
+        bias = old.bias.clone() if old.bias is not None else old.weight.new_zeros(old.out_features)
+        weight = old.weight.clone()
+        values = slice(old.out_features - attention.out_channels, None)
+        weight[values] *= scale[:, None].to(weight.dtype)
+        bias[values] *= scale.to(bias.dtype)
+        if attention.border == "mask":
+            bias[values] += shift.to(bias.dtype)
+    fused.projection = nn.Linear(old.in_features, old.out_features, device="meta")
+    fused.projection.weight = nn.Parameter(weight, requires_grad=False)
+    fused.projection.bias = nn.Parameter(bias, requires_grad=False)
+    return fused if attention.border == "mask" else nn.Sequential(fused, Shift(shift))
+
+
+def fuse_stem_eval(stem: ConvStem | AttentionStem) -> ConvStem | AttentionStem:
+    """Fold the batch norm inside a stem into a copy of it.
+
+    In the attention stem only the scale goes into the value map. The shift and the ReLU move behind the
+    max-pooling, which they commute with and which leaves a sixteenth of the pixels.
+
+    Args:
+        stem: the stem, in eval mode.
+
+    Raises:
+        ArgumentError: it is in training mode.
+    """
+    bn = stem.bn
+    assert isinstance(bn, nn.BatchNorm2d)
+    _check_eval("fuse_stem_eval", stem, bn)
+    fused = copy.deepcopy(stem)
+    if isinstance(fused, ConvStem):
+        fused.conv = nn.utils.fuse_conv_bn_eval(fused.conv, bn)
+    else:
+        scale, shift = _scale_and_shift(bn)
+        conv = fused.values == "convolution"
+        weight = fused.value_conv.weight if conv else fused.value_weight
+        with torch.no_grad():
+            weight *= scale.view((-1, 1, 1, 1) if conv else (1, -1, 1))
+        fused.pool = nn.Sequential(fused.pool, Shift(shift), fused.relu)
+        fused.relu = nn.Identity()
+    fused.bn = nn.Identity()
+    return fused
+
+
+def _scale_and_shift(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    with torch.no_grad():
+        scale = bn.weight / (bn.running_var + bn.eps).sqrt()
+        return scale, bn.bias - bn.running_mean * scale
+
+
+def _check_eval(where: str, *modules: nn.Module) -> None:
+    if any(module.training for module in modules):
+        hint = "call .eval() on the model first."
+        raise ArgumentError(message(where, "the layers must be in eval mode", "training mode", hint=hint))
