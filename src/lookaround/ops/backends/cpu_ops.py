@@ -4,7 +4,7 @@
 (`csrc/registration.cpp`); `register` is called once, after it is loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lookaround.errors import UnsupportedCallError, message
 from lookaround.ops.call import Border, Call
 from lookaround.ops.cost import backward_flops, call_cost
 
-Sizes = list[int]
+Sizes = Sequence[int]
 Outputs = tuple[Tensor, ...]
 
 FORWARD = "lookaround::local_attention_forward"
