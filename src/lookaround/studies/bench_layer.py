@@ -124,7 +124,7 @@ def _measure_layer(bench: Bench, shape: Shape, batch: int) -> list[Row]:
     layers: dict[str, nn.Module] = {"attention": attention, "convolution": convolution}
     work: dict[str, Callable[[], object]] = {}
     for name, layer in layers.items():
-        layer.to(device=bench.device, dtype=bench.dtype, memory_format=torch.channels_last)
+        layer.to(bench.device, bench.dtype).to(memory_format=torch.channels_last)
         work[f"{name} forward"] = forward_work(layer, images)
         work[f"{name} training"] = training_work(layer, images)
     pixels = images.detach().permute(0, 2, 3, 1)
