@@ -28,8 +28,9 @@ help:  ## List the targets
 install: $(DEV_STAMP)  ## Make .venv with everything needed to develop
 	@$(PY) -m lookaround.ops.backends.cpu_build || echo "make: going on without the native kernel"
 
+# Threads that wait asleep: the tensors are tiny, and on a busy machine spinning threads cost most of the time.
 demo: $(DEMO_STAMP)  ## Train three small networks on handwritten digits; table and pictures in runs/demo
-	$(BIN)/lookaround demo $(DEMO_ARGS)
+	OMP_WAIT_POLICY=passive $(BIN)/lookaround demo $(DEMO_ARGS)
 
 # The compile tests run apart, without the shape hook: its wrappers would be traced too. Both calls always
 # run; the main suite comes last so that its summary closes the output.

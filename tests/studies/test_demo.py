@@ -41,7 +41,7 @@ def test_results_say_where_they_are_from(tmp_path: Path) -> None:
     assert {"commit", "cpu", "versions"} <= set(record["environment"])
     assert "resnet14_small" in text
     assert "seed 7" in text
-    assert f"{record['environment']['cpu']['threads']} threads" in text or record["environment"]["gpus"]
+    assert f"{record['environment']['cpu']['threads']} thread" in text or record["environment"]["gpus"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md"]
 
 
