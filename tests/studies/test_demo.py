@@ -82,11 +82,8 @@ def test_demo_from_the_command_line_to_the_files(
     assert [result["epochs"] for result in results] == [1, 1]
     assert all(0 <= result["test_accuracy"] <= 1 for result in results)
     assert all(result["network"] in printed for result in results)
-    assert (
-        (tmp_path / "results.md")
-        .read_text()
-        .startswith(printed[printed.index("| network") :].split("\n\n")[0])
-    )
+    table = printed[printed.rindex("| network") :].split("\n\n")[0]
+    assert (tmp_path / "results.md").read_text().startswith(table)
     for name in ("learning_curves.png", "confusion_matrix.png", "attention_maps.png"):
         assert name in printed
         with Image.open(tmp_path / name) as picture:
