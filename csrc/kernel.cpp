@@ -141,25 +141,40 @@ class Head : HeadTensors {
     }
   }
 
+  // q·row and q·column of one place in the window.
+  static const float* line_logit(const Products& job, int64_t a, int64_t row) {
+    return job.lines + (a * tile_rows + row) * lanes;
+  }
+  static const float* column_logit(const Products& job, int64_t b, int64_t row) {
+    return job.columns + (b * tile_rows + row) * lanes;
+  }
+  static LOOKAROUND_INLINE Floats position(const Products& job, int64_t a, int64_t b, int64_t row) {
+    return load(line_logit(job, a, row)) + load(column_logit(job, b, row));
+  }
+
+  // The careful way to the same logits: no term and no sum becomes infinite, so none becomes NaN.
+  static void add_finite(const Products& job, int64_t a, int64_t b, int64_t row, Floats& logit) {
+    logit = clamp(logit);
+    if (!job.lines) return;
+    logit = clamp(logit + clamp(load(line_logit(job, a, row))));
+    logit = clamp(logit + clamp(load(column_logit(job, b, row))));
+  }
+  static Floats clamp(Floats x) { return maximum(broadcast(-kLargest), minimum(broadcast(kLargest), x)); }
+
   template <int Rows, int Offsets>
   LOOKAROUND_INLINE void multiply_part(const Products& job, int64_t i, int64_t first, int64_t b0) const {
     const int64_t y = job.y0 - g.radius_y + i;
     Floats acc[Rows][Offsets];
     for (int r = 0; r < Rows; ++r)
       for (int b = 0; b < Offsets; ++b) {
-        if (!job.lines) {
-          acc[r][b] = Floats{};
-          continue;
-        }
         const int64_t row = first + r;
-        acc[r][b] = load(job.lines + ((i - row) * tile_rows + row) * lanes) +
-                    load(job.columns + ((b0 + b) * tile_rows + row) * lanes);
+        acc[r][b] = job.lines && !job.clamped ? position(job, i - row, b0 + b, row) : Floats{};
       }
     const float* key = job.plane->line(y) + job.x + b0;
     multiply<Rows, Offsets, Halves>(acc, job.query + first * lanes, key, g.pitch, g.half_pitch, job.plane->dim);
     if (job.clamped)
-      for (auto& line : acc)
-        for (Floats& x : line) x = maximum(broadcast(-kLargest), minimum(broadcast(kLargest), x));
+      for (int r = 0; r < Rows; ++r)
+        for (int b = 0; b < Offsets; ++b) add_finite(job, i - first - r, b0 + b, first + r, acc[r][b]);
     if (job.masked) {
       const float* mask = w.mask.line(y) + job.x + b0;
       for (int b = 0; b < Offsets; ++b) {
@@ -178,18 +193,26 @@ class Head : HeadTensors {
     }
   }
 
-  // Logits in units of ln 2, and the largest of each row. Where a product overflowed, once more with care.
-  void compute_logits(Products job) const {
+  // Weights before normalisation, from logits in units of ln 2: their largest and their sum, for each row.
+  // False where a logit overflowed; that tile is then computed with care.
+  bool exponentiate(const Products& job, Floats* sums) const {
+    for (int64_t r = 0; r < job.rows; ++r) job.peak[r] = broadcast(-kLargest);
+    multiply_windows(job);
     const Ints lane = lane_numbers() & static_cast<int32_t>(g.half_lanes - 1);
     const Ints valid = lane < static_cast<int32_t>(std::min(g.half_lanes, g.width - job.x));
     Ints overflowed = {};
-    multiply_windows(job);
-    for (int64_t r = 0; r < job.rows; ++r)
-      overflowed |= valid & ~((job.peak[r] < kLargest) & (job.peak[r] > -kLargest));
-    if (!any_lane(overflowed)) return;
-    for (int64_t r = 0; r < job.rows; ++r) job.peak[r] = broadcast(-kLargest);
-    job.clamped = true;
-    multiply_windows(job);
+    for (int64_t r = 0; r < job.rows; ++r) {
+      float* weights = job.out + r * window * lanes;
+      Floats sum = {};
+      for (int64_t i = 0; i < window; ++i) {
+        const Floats e = exp2(load(weights + i * lanes) - job.peak[r]);
+        store(weights + i * lanes, e);
+        sum += e;
+      }
+      sums[r] = sum;
+      overflowed |= valid & ~((job.peak[r] < kLargest) & (job.peak[r] > -kLargest) & (sum == sum));
+    }
+    return !any_lane(overflowed);
   }
 
   // result[channel][row] = sum of weights times a plane's vectors over the windows of a tile.
@@ -223,21 +246,16 @@ class Head : HeadTensors {
     const int64_t rows = std::min<int64_t>(tile_rows, g.lines - y0), x = n * g.half_lanes;
     gather_query(y0, rows, x);
     multiply_tables(w.query);
-    Floats peak[tile_rows], norm[tile_rows];
-    for (Floats& m : peak) m = broadcast(-kLargest);
-    compute_logits(Products{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), false,
-                            w.weights, peak});
+    Floats peak[tile_rows], sums[tile_rows], norm[tile_rows];
+    Products job{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), false, w.weights, peak};
+    if (!exponentiate(job, sums)) {
+      job.clamped = true;
+      exponentiate(job, sums);
+    }
     for (int64_t r = 0; r < rows; ++r) {
-      float* weights = w.weights + r * window * lanes;
-      Floats sum = {};
-      for (int64_t i = 0; i < window; ++i) {
-        const Floats e = exp2(load(weights + i * lanes) - peak[r]);
-        store(weights + i * lanes, e);
-        sum += e;
-      }
-      const Ints some = sum != 0.0f;  // none where nothing is to be seen
-      norm[r] = (Floats)((Ints)(1.0f / sum) & some);
-      peak[r] = (peak[r] + log2(sum)) * kLn2;
+      const Ints some = sums[r] != 0.0f;  // none where nothing is to be seen
+      norm[r] = (Floats)((Ints)(1.0f / sums[r]) & some);
+      peak[r] = (peak[r] + log2(sums[r])) * kLn2;
       peak[r] = (Floats)(((Ints)peak[r] & some) | ((Ints)broadcast(kInfinity) & ~some));
     }
     sum_windows(w.weights, w.values, y0, rows, x);
@@ -287,16 +305,20 @@ class Head : HeadTensors {
     float *weights = w.weights + r * window * lanes, *to_logits = w.to_logits + r * window * lanes;
     const int64_t line = r * window * g.pitch + g.radius_x + x;
     float *line_weights = w.line_weights + line, *line_to_logits = w.line_to_logits + line;
-    Floats mean = {};
+    Floats sum = {}, mean = {};
     for (int64_t i = 0; i < window; ++i) {
       const Floats e = exp2(load(weights + i * lanes) - logsumexp);
       store(weights + i * lanes, e);
-      store_pixels<Halves>(line_weights + i * g.pitch, g.half_pitch, e);
-      mean += e * load(to_logits + i * lanes);
+      sum += e, mean += e * load(to_logits + i * lanes);
     }
+    // The sum is one up to the rounding of the logits, which would otherwise go into the gradients.
+    const Floats norm = (Floats)((Ints)(1.0f / sum) & (sum != 0.0f));
+    mean *= norm;
     for (int64_t i = 0; i < window; ++i) {
-      const Floats d = load(weights + i * lanes) * (load(to_logits + i * lanes) - mean);
+      const Floats weight = load(weights + i * lanes) * norm;
+      const Floats d = weight * (load(to_logits + i * lanes) - mean);
       store(to_logits + i * lanes, d);
+      store_pixels<Halves>(line_weights + i * g.pitch, g.half_pitch, weight);
       store_pixels<Halves>(line_to_logits + i * g.pitch, g.half_pitch, d);
     }
     sum_to_table(to_logits, g.n_rows, g.n_columns, 1, rows_table ? w.to_lines + r * lanes : nullptr);
