@@ -13,6 +13,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "mutants",
     parent=hypothesis.settings.get_profile("default"),
+    max_examples=25,
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
     report_multiple_bugs=False,
 )
