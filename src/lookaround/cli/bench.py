@@ -1,6 +1,7 @@
 """`lookaround bench`: measure on this machine, side by side; a table, a record and a picture."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     from lookaround.studies.benchmark import run_suite, write_results
 
     check_paths(arguments.json, arguments.chart)
+    # The profiler, which counts memory, would log its own start and stop between our lines.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     settings = Settings(
         device=arguments.device,
         dtype=arguments.dtype,

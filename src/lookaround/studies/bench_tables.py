@@ -49,7 +49,8 @@ class Panel:
         unit: what the vertical axis counts.
         series: for every series, its value at each label (bars) or number (lines).
         limits: horizontal lines at the targets, by what they are called.
-        lines: whether to draw lines on logarithmic axes instead of bars.
+        lines: whether to draw lines, on logarithmic axes, instead of bars.
+        log: whether the vertical axis of bars is logarithmic.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Panel:
     series: dict[str, dict[str, float]]
     limits: dict[str, float] = field(default_factory=dict)
     lines: bool = False
+    log: bool = False
 
 
 def verdict(value: float | None, *, at_least: float | None = None, at_most: float | None = None) -> Row:

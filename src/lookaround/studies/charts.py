@@ -48,6 +48,8 @@ def _draw_bars(axes: Any, panel: Panel) -> None:
         range(len(labels)), labels, rotation=0 if upright else 30, ha="center" if upright else "right"
     )
     axes.set_axisbelow(True)
+    if panel.log:
+        axes.set_yscale("log")
 
 
 def _draw_lines(axes: Any, panel: Panel) -> None:
