@@ -219,7 +219,39 @@ Tensor sum_parts(const Tensor& parts, const Optional& table, ScalarType dtype) {
   }
   Tensor total = torch::stable::new_empty(parts, table->sizes());
   std::copy(sums.begin(), sums.end(), total.mutable_data_ptr<float>());
-  return dtype == ScalarType::Float ? total : torch::stable::to(total, dtype);
+  return total;
+}
+
+// A table may be of another dtype than the float32 that its gradient is summed in.
+Tensor cast_like(const Tensor& gradient, const Optional& table) {
+  if (!table || table->scalar_type() == gradient.scalar_type()) return gradient;
+  return torch::stable::to(gradient, table->scalar_type());
+}
+
+struct TableGradients {
+  Tensor rows, columns;
+};
+
+// Runs the backward pass on gradients that `p` already points to; returns those of the tables.
+TableGradients differentiate(Problem& p, const Inputs& in, Tensor grad_out, Tensor logsumexp) {
+  const ScalarType dtype = in.query.scalar_type();
+  check_image("grad_out", grad_out, Sizes(in.value.sizes().begin(), in.value.sizes().end()), dtype);
+  check_image("logsumexp", logsumexp, {p.batch, p.heads, p.height, p.width}, ScalarType::Float);
+  grad_out = readable(grad_out);
+  logsumexp = torch::stable::contiguous(logsumexp);
+  const auto parts = [&](const Optional& table, int64_t length) {
+    const int64_t tasks = table ? p.batch : 0;
+    return torch::stable::new_empty(in.query, {tasks, p.heads, length, p.head_dim / 2}, ScalarType::Float);
+  };
+  Tensor row_parts = parts(in.rows, p.kernel_height), column_parts = parts(in.columns, p.kernel_width);
+  if (p.batch > 0) {
+    p.grad_out = view_of(grad_out);
+    p.logsumexp = const_cast<float*>(logsumexp.const_data_ptr<float>());
+    if (in.rows) p.grad_rows = row_parts.mutable_data_ptr<float>();
+    if (in.columns) p.grad_columns = column_parts.mutable_data_ptr<float>();
+    run_tasks(selected_kernel().load()->backward, p);
+  }
+  return {sum_parts(row_parts, in.rows, dtype), sum_parts(column_parts, in.columns, dtype)};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(Tensor grad_out, Tensor query, Optional key, Tensor value,
@@ -228,31 +260,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(Tensor grad_out, Ten
                                                             double scale, std::string border) {
   Inputs in{query, key, value, rows, columns, padding};
   Problem p = describe(in, {kernel_size, dilation, scale, border});
-  check_image("grad_out", grad_out, Sizes(value.sizes().begin(), value.sizes().end()), query.scalar_type());
-  check_image("logsumexp", logsumexp, {p.batch, p.heads, p.height, p.width}, ScalarType::Float);
-  grad_out = readable(grad_out);
-  logsumexp = torch::stable::contiguous(logsumexp);
-
   const auto empty = [&](torch::headeronly::IntHeaderOnlyArrayRef sizes) { return torch::stable::new_empty(query, sizes); };
-  const auto parts = [&](const Optional& table, int64_t length) {
-    const int64_t tasks = table ? p.batch : 0;
-    return torch::stable::new_empty(query, {tasks, p.heads, length, p.head_dim / 2}, ScalarType::Float);
-  };
   Tensor grad_query = empty(query.sizes()), grad_value = empty(value.sizes());
   Tensor grad_key = key ? empty(query.sizes()) : empty({0});
-  Tensor row_parts = parts(rows, p.kernel_height), column_parts = parts(columns, p.kernel_width);
-  if (p.batch > 0) {
-    p.grad_out = view_of(grad_out);
-    p.logsumexp = const_cast<float*>(logsumexp.const_data_ptr<float>());
-    p.grad_query = view_of(grad_query), p.grad_value = view_of(grad_value);
-    if (key) p.grad_key = view_of(grad_key);
-    if (rows) p.grad_rows = row_parts.mutable_data_ptr<float>();
-    if (columns) p.grad_columns = column_parts.mutable_data_ptr<float>();
-    run_tasks(selected_kernel().load()->backward, p);
-  }
-  const ScalarType dtype = query.scalar_type();
-  return {grad_query, grad_key, grad_value, sum_parts(row_parts, rows, rows ? rows->scalar_type() : dtype),
-          sum_parts(column_parts, columns, columns ? columns->scalar_type() : dtype)};
+  p.grad_query = view_of(grad_query), p.grad_value = view_of(grad_value);
+  if (key) p.grad_key = view_of(grad_key);
+  TableGradients tables = differentiate(p, in, grad_out, logsumexp);
+  return {grad_query, grad_key, grad_value, cast_like(tables.rows, rows), cast_like(tables.columns, columns)};
+}
+
+// The gradients of query, key and value as one tensor: batch height width maps heads dim, as a projection makes them.
+std::tuple<Tensor, Tensor, Tensor> backward_packed(Tensor grad_out, Tensor query, Optional key, Tensor value,
+                                                   Optional rows, Optional columns, Optional padding, Tensor logsumexp,
+                                                   Sizes kernel_size, Sizes dilation, double scale,
+                                                   std::string border) {
+  Inputs in{query, key, value, rows, columns, padding};
+  Problem p = describe(in, {kernel_size, dilation, scale, border});
+  STD_TORCH_CHECK(p.head_dim == p.value_dim, "lookaround::local_attention_backward_packed: value_dim must equal head_dim");
+  Tensor packed = torch::stable::new_empty(query, {p.batch, p.height, p.width, key ? 3 : 2, p.heads, p.head_dim});
+  const int64_t map_bytes = p.heads * p.head_dim * (p.dtype == Dtype::float32 ? 4 : 2);
+  const auto map = [&](int64_t i) {
+    char* data = static_cast<char*>(packed.mutable_data_ptr()) + i * map_bytes;
+    return View{data, packed.stride(0), packed.stride(1), packed.stride(2), packed.stride(4)};
+  };
+  p.grad_query = map(0), p.grad_value = map(key ? 2 : 1);
+  if (key) p.grad_key = map(1);
+  TableGradients tables = differentiate(p, in, grad_out, logsumexp);
+  return {packed, cast_like(tables.rows, rows), cast_like(tables.columns, columns)};
 }
 
 }  // namespace
@@ -269,6 +303,11 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
       "Tensor? column_embedding, Tensor? key_padding_mask, Tensor logsumexp, int[2] kernel_size, int[2] dilation, "
       "float scale, str border) -> (Tensor grad_query, Tensor grad_key, Tensor grad_value, "
       "Tensor grad_row_embedding, Tensor grad_column_embedding)");
+  m.def(
+      "local_attention_backward_packed(Tensor grad_out, Tensor query, Tensor? key, Tensor value, "
+      "Tensor? row_embedding, Tensor? column_embedding, Tensor? key_padding_mask, Tensor logsumexp, "
+      "int[2] kernel_size, int[2] dilation, float scale, str border) -> (Tensor grad_packed, "
+      "Tensor grad_row_embedding, Tensor grad_column_embedding)");
   m.def("cpu_kernels() -> str");
   m.def("set_cpu_kernel(str name) -> ()");
 }
@@ -276,6 +315,7 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
 STABLE_TORCH_LIBRARY_IMPL(lookaround, CPU, m) {
   m.impl("local_attention_forward", TORCH_BOX(&lookaround::forward));
   m.impl("local_attention_backward", TORCH_BOX(&lookaround::backward));
+  m.impl("local_attention_backward_packed", TORCH_BOX(&lookaround::backward_packed));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lookaround, CompositeExplicitAutograd, m) {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
 from lookaround.nn.position import sinusoidal_embedding
-from lookaround.ops.call import check_border, check_kernel_size, check_pair
+from lookaround.ops.call import check_border, check_kernel_size, check_pair, unpack
 from lookaround.ops.dispatch import check_backend
 
 POSITIONS = ("relative", "absolute", "none")
@@ -170,11 +170,8 @@ class LocalAttention2d(nn.Module):
         if x.dim() == 3:
             mask = None if key_padding_mask is None else key_padding_mask[None]
             return self.forward(x[None], mask)[0]
-        query, key, value = self._project(x)
-        out = ops.local_attention(
-            query,
-            key,
-            value,
+        out = ops.local_attention_packed(
+            self._project(x),
             self.row_embedding,
             self.column_embedding,
             key_padding_mask,
@@ -196,7 +193,7 @@ class LocalAttention2d(nn.Module):
         if x.dim() == 3:
             mask = None if key_padding_mask is None else key_padding_mask[None]
             return self.attention_weights(x[None], mask)[0]
-        query, key, _ = self._project(x)
+        query, key, _ = unpack(self._project(x))
         return ops.attention_weights(
             query,
             key,
@@ -209,12 +206,13 @@ class LocalAttention2d(nn.Module):
             border=self.border,
         )
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _project(self, x: Tensor) -> Tensor:
+        """Compute query, key (if it has keys) and value: batch height width maps heads head_dim."""
         pixels = x.permute(0, 2, 3, 1)  # batch height width in_channels: a free view of channels-last memory
         if self.position == "absolute":
             pixels = pixels + sinusoidal_embedding(*pixels.shape[1:], like=pixels)
-        maps = self.projection(pixels).unflatten(-1, (-1, self.num_heads, self.head_dim)).unbind(-3)
-        return (maps[0], maps[1], maps[2]) if self.content else (maps[0], None, maps[1])
+        maps: Tensor = self.projection(pixels).unflatten(-1, (-1, self.num_heads, self.head_dim))
+        return maps
 
     def _average(self, out: Tensor, key_padding_mask: Tensor | None) -> Tensor:
         if self.stride == (1, 1):

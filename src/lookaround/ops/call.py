@@ -27,6 +27,12 @@ class Inputs(NamedTuple):
     key_padding_mask: Tensor | None  # batch height width
 
 
+def unpack(projected: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Split a projection (batch height width maps heads head_dim) into query, key (if any) and value."""
+    maps = projected.unbind(3)
+    return maps[0], maps[1] if len(maps) == 3 else None, maps[-1]
+
+
 @dataclass(frozen=True)
 class Call:
     """What a backend needs to know about a call whose tensors fit together."""

@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lookaround.errors import ShapeError, message
 from lookaround.ops import dispatch
 from lookaround.ops.backends import reference
 from lookaround.ops.backends.base import hide_padding
-from lookaround.ops.call import Inputs, check_call
+from lookaround.ops.call import Inputs, check_call, unpack
 
 
 class WindowOptions(TypedDict, total=False):
@@ -98,6 +99,48 @@ def local_attention(
         return _run(_cast(inputs), backend, options)
 
 
+def local_attention_packed(
+    projected: Float[Tensor, "batch height width maps heads head_dim"],
+    row_embedding: Float[Tensor, "*heads_and_kernel_height half_head_dim"] | None = None,
+    column_embedding: Float[Tensor, "*heads_and_kernel_width half_head_dim"] | None = None,
+    key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
+    *,
+    backend: str = "auto",
+    **options: Unpack[WindowOptions],
+) -> Float[Tensor, "batch height width heads head_dim"]:
+    """Do `local_attention` on the maps of one projection, as layers make them.
+
+    Computes what `local_attention(*projected.unbind(3), …)` computes. A backend that knows this form writes
+    the gradient of the projection in one piece, where autograd would stack those of its maps.
+
+    Args:
+        projected: its maps are query, key and value, or query and value for logits from the position alone.
+        row_embedding: see `local_attention`, as all that follows.
+        column_embedding: see there.
+        key_padding_mask: see there.
+        backend: see there.
+        options: kernel_size, dilation, scale and border.
+
+    Raises:
+        ShapeError: projected has not six dimensions, or not two or three maps; else as `local_attention`.
+
+    Example:
+        >>> import torch
+        >>> local_attention_packed(torch.randn(1, 5, 5, 3, 2, 4), kernel_size=3).shape
+        torch.Size([1, 5, 5, 2, 4])
+    """
+    if projected.dim() != 6 or projected.shape[3] not in (2, 3):
+        must = "projected must have the shape (batch, height, width, 2 or 3 maps, heads, head_dim)"
+        raise ShapeError(message("local_attention_packed", must, tuple(projected.shape)))
+    if not _autocasts(projected.device.type):
+        inputs = Inputs(*unpack(projected), row_embedding, column_embedding, key_padding_mask)
+        return _run_packed(projected, inputs, backend, options)
+    with torch.autocast(projected.device.type, enabled=False):
+        projected = projected.to(_autocast_dtype(projected))
+        inputs = _cast(Inputs(*unpack(projected), row_embedding, column_embedding, key_padding_mask))
+        return _run_packed(projected, inputs, backend, options)
+
+
 def attention_weights(
     query: Float[Tensor, "batch height width heads head_dim"],
     key: Float[Tensor, "batch height width heads head_dim"] | None,
@@ -164,6 +207,14 @@ def _run(inputs: Inputs, backend: str, options: WindowOptions) -> Tensor:
     return dispatch.choose_backend("local_attention", backend, call).run(inputs, call)
 
 
+def _run_packed(projected: Tensor, inputs: Inputs, backend: str, options: WindowOptions) -> Tensor:
+    call = check_call("local_attention_packed", inputs, **options)
+    chosen = dispatch.choose_backend("local_attention_packed", backend, call)
+    return (
+        chosen.run(inputs, call) if chosen.run_packed is None else chosen.run_packed(projected, inputs, call)
+    )
+
+
 def _weights(inputs: Inputs, options: WindowOptions) -> Tensor:
     call = check_call("attention_weights", inputs, **options)
     weights = reference.window_weights(hide_padding(inputs), call)
@@ -177,11 +228,14 @@ def _autocasts(device_type: str) -> bool:
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
+def _autocast_dtype(tensor: Tensor) -> torch.dtype:
+    """Tell what autocast makes of a floating tensor; float64 it leaves alone."""
+    return tensor.dtype if tensor.dtype == torch.float64 else torch.get_autocast_dtype(tensor.device.type)
+
+
 def _cast(inputs: Inputs) -> Inputs:
-    """Give every floating tensor the autocast dtype, float64 excepted, as torch's own autocast does."""
-    if inputs.query.dtype == torch.float64:
-        return inputs
-    dtype = torch.get_autocast_dtype(inputs.query.device.type)
+    """Give every floating tensor the dtype that autocast asks for."""
+    dtype = _autocast_dtype(inputs.query)
     return Inputs(
         query=inputs.query.to(dtype),
         key=None if inputs.key is None else inputs.key.to(dtype),

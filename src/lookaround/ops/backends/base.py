@@ -17,12 +17,14 @@ class Backend:
         summary: one line for listings.
         run: computes the output from inputs that were checked against the call.
         reasons_against: why this backend cannot serve the call; empty when it can.
+        run_packed: `run` for the maps of one projection (`local_attention_packed`), if that saves a copy.
     """
 
     name: str
     summary: str
     run: Callable[[Inputs, Call], Tensor]
     reasons_against: Callable[[Call], list[str]]
+    run_packed: Callable[[Tensor, Inputs, Call], Tensor] | None = None
 
 
 def hide_padding(inputs: Inputs) -> Inputs:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lookaround.errors import UnsupportedCallError, message
-from lookaround.ops.call import Border, Call
+from lookaround.ops.call import Border, Call, unpack
 from lookaround.ops.cost import backward_flops, call_cost
 
 Sizes = Sequence[int]
@@ -30,6 +30,20 @@ def attend(*arguments: Any) -> Tensor:
     plain = torch.compiler.is_compiling() or not torch.is_grad_enabled()
     outputs: Outputs = _ops()[0].default(*arguments) if plain else _Attend.apply(*arguments)
     return outputs[0]
+
+
+def attend_packed(projected: Tensor, *arguments: Any) -> Tensor:
+    """Call the forward operator on the maps of one projection, whose gradient comes back as one tensor too.
+
+    Args:
+        projected: batch height width maps heads head_dim; the maps are query, key (or none) and value.
+        arguments: the tables, the mask and the options, as in the operator's schema.
+    """
+    transformed = torch._C._are_functorch_transforms_active()
+    if torch.compiler.is_compiling() or transformed or not torch.is_grad_enabled():
+        return attend(*unpack(projected), *arguments)
+    out: Tensor = _AttendPacked.apply(projected, *arguments)
+    return out
 
 
 def register() -> None:
@@ -106,6 +120,33 @@ class _Differentiate(torch.autograd.Function):
         must = "backend 'cpu' gives first derivatives only"
         hint = "use backend='reference', which can be differentiated any number of times."
         raise UnsupportedCallError(message("local_attention", must, "a second derivative", hint=hint))
+
+
+class _AttendPacked(torch.autograd.Function):
+    """The forward operator on a projection, whose gradients autograd would stack: a copy of all three."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: Tensor, *arguments: Any) -> Tensor:
+        rows, columns, padding, *ctx.options = arguments
+        out, logsumexp = _ops()[0].default(*unpack(projected), *arguments)
+        ctx.save_for_backward(projected, rows, columns, padding, logsumexp)
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        projected, rows, columns, padding, logsumexp = ctx.saved_tensors
+        maps = unpack(projected)
+        arguments = (gradients[0], *maps, rows, columns, padding, logsumexp, *ctx.options)
+        if (
+            torch.is_grad_enabled()
+        ):  # create_graph: only this way says so when a second derivative is asked for
+            *to_maps, to_rows, to_columns = _Differentiate.apply(*arguments)
+            packed = torch.stack([to for to, of in zip(to_maps, maps, strict=True) if of is not None], 3)
+        else:
+            backward = torch.ops.lookaround.local_attention_backward_packed.default
+            packed, to_rows, to_columns = backward(*arguments)
+        nothing = (None,) * (1 + len(ctx.options))
+        return packed, None if rows is None else to_rows, None if columns is None else to_columns, *nothing
 
 
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
