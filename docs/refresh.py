@@ -2,6 +2,7 @@
 
     python docs/refresh.py demo runs/demo     table and pictures of a demo run
     python docs/refresh.py models             tables of the networks
+    python docs/refresh.py bench              results of `lookaround bench` under benchmarks/results
 
 Run by `make readme-figures`. Nothing on these pages is typed by hand that a command can produce.
 """
@@ -66,6 +67,26 @@ def models_table(names: list[str]) -> str:
     return "\n".join(lines)
 
 
+def refresh_bench(results: Path) -> None:
+    """Put tables and charts of the committed measurements onto the page about performance."""
+    parts = []
+    for path in sorted(results.glob("*.md")):
+        parts.append(f"### `{path.stem}`\n\n{shorten_results(path.read_text())}")
+        chart = path.with_suffix(".png")
+        if chart.exists():
+            shutil.copyfile(chart, ROOT / "docs" / "images" / f"bench_{chart.name}")
+            parts.append(f"![Chart of {path.stem}](images/bench_{chart.name})")
+    put_between(ROOT / "docs" / "performance.md", "bench", "\n\n".join(parts) or "None is committed yet.")
+
+
+def shorten_results(text: str) -> str:
+    """Leave out the table of every measurement, which the file itself has, and lower the headings."""
+    before, heading, rest = text.partition("### Every measurement")
+    # After the heading: its last words, the table, and what is said about the run.
+    kept = rest.split("\n\n", 2)[2] if heading else ""
+    return f"{before}{kept}".replace("### ", "#### ").strip()
+
+
 def main() -> None:
     """Parse the command line and refresh."""
     parser = argparse.ArgumentParser(
@@ -75,9 +96,13 @@ def main() -> None:
     demo = commands.add_parser("demo")
     demo.add_argument("run", type=Path)
     commands.add_parser("models")
+    bench = commands.add_parser("bench")
+    bench.add_argument("results", type=Path, nargs="?", default=ROOT / "benchmarks" / "results")
     arguments = parser.parse_args()
     if arguments.command == "demo":
         refresh_demo(arguments.run)
+    elif arguments.command == "bench":
+        refresh_bench(arguments.results)
     else:
         refresh_models()
 

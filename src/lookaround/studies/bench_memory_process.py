@@ -70,10 +70,9 @@ def resident_peak_of(job: Job) -> int | None:
     command = [sys.executable, "-m", "lookaround.studies.bench_memory_process", json.dumps(asdict(job))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise BackendError(
-            message("bench", f"{job.kind} {job.name} must run in a process of its own", last[0])
-        )
+        lines = [f"exit code {done.returncode}", *done.stderr.strip().splitlines()]
+        said = next((line for line in reversed(lines) if "Error" in line), lines[-1])
+        raise BackendError(message("bench", f"{job.kind} {job.name} must run in a process of its own", said))
     peak: int | None = json.loads(done.stdout.splitlines()[-1])
     return peak
 

@@ -88,7 +88,7 @@ def _inference(bench: Bench, job: Job, images: Tensor) -> dict[str, Callable[[],
     placed = images.to(device=bench.device, dtype=dtype)
     work: dict[str, Callable[[], Tensor]] = {}
     for name in networks.network_names(bench):
-        forms = _forms(name)
+        forms = _forms(name, min(SETTLE_SIZE, images.shape[-1]))
         logits = [_infer(model, images[:2])() for model in forms.values()]
         for form, actual in zip(forms, logits, strict=True):
             check_agreement(f"{name}, {form}", [actual], logits[:1])
@@ -101,8 +101,8 @@ def _inference(bench: Bench, job: Job, images: Tensor) -> dict[str, Callable[[],
     return work
 
 
-def _forms(name: str) -> dict[str, nn.Module]:
-    images = torch.randn(8, 3, SETTLE_SIZE, SETTLE_SIZE)
+def _forms(name: str, size: int) -> dict[str, nn.Module]:
+    images = torch.randn(8, 3, size, size)
     eager = networks.settle(networks.make_network(name), images)
     return {"eager": eager, "folded": networks.fold(eager)}
 

@@ -30,10 +30,14 @@ def make_network(name: str) -> nn.Module:
             model: nn.Module = torchvision.models.resnet50()
         else:
             block = torchvision.models.resnet.Bottleneck
-            model = torchvision.models.ResNet(block, [1, 1, 1, 1])
+            model = torchvision.models.ResNet(block, [1, 1, 1, 1], width_per_group=16)
     else:
-        model = create_model(name)
+        model = create_model(name, **_overrides(name))
     return _without_zeros(model).to(memory_format=torch.channels_last)
+
+
+def _overrides(name: str) -> dict[str, float]:
+    return {"width": 0.25} if name in QUICK_NETWORKS else {}
 
 
 def _without_zeros(model: nn.Module) -> nn.Module:
@@ -79,7 +83,7 @@ def executed_flops(name: str, image_size: int) -> int | None:
     """FLOPs of one image, as executed; of torchvision's network those of ours with the same layers."""
     if name == QUICK_BASELINE:
         return None
-    model = create_model("resnet50" if name == BASELINE else name)
+    model = create_model("resnet50" if name == BASELINE else name, **_overrides(name))
     return model_costs(model, image_size).executed_flops
 
 
