@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lookaround.models.resnet import ResNet
 from lookaround.nn import AttentionStem, LocalAttention2d
+from lookaround.nn.pointwise import PointwiseConv2d
 from lookaround.ops.call import Inputs, check_call, check_pair
 from lookaround.ops.cost import call_cost
 
@@ -132,6 +133,7 @@ def _stem(module: AttentionStem, x: Tensor, out: Tensor) -> tuple[int, int]:
 
 _COUNTERS: dict[type, _Counter] = {
     nn.Conv2d: _conv,
+    PointwiseConv2d: _conv,
     nn.Linear: _linear,
     nn.BatchNorm2d: _batch_norm,
     LocalAttention2d: _attention,

@@ -2,16 +2,17 @@
 
 import copy
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from lookaround.models.resnet import Bottleneck, ResNet
 from lookaround.nn import AttentionStem, ConvStem, LocalAttention2d
-from lookaround.nn.fusion import fuse_attention_bn_eval, fuse_stem_eval
+from lookaround.nn.fusion import FusedConv2d, fuse_attention_bn_eval, fuse_stem_eval
 
 
 def fuse(model: ResNet) -> ResNet:
-    """Return a copy that computes the same in eval mode with every batch norm folded into its neighbour.
+    """Return a copy for inference that computes the same: batch norms folded away, ReLUs in the convolutions.
 
     Args:
         model: a network in eval mode; it is not changed.
@@ -29,24 +30,38 @@ def fuse(model: ResNet) -> ResNet:
     stem = fused.stem
     assert isinstance(stem, (ConvStem, AttentionStem))
     fused.stem = fuse_stem_eval(stem)
-    for block in list(fused.modules()):
-        if isinstance(block, Bottleneck):
-            _fuse_block(block)
-    return fused.requires_grad_(False)
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        blocks = (FusedBottleneck(block) for block in getattr(fused, name))
+        setattr(fused, name, nn.Sequential(*blocks))
+    return fused.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _fuse_block(block: Bottleneck) -> None:
-    block.conv1 = fuse_conv_bn_eval(block.conv1, block.bn1)
-    block.conv3 = fuse_conv_bn_eval(block.conv3, block.bn3)
-    spatial, shortcut = block.spatial, block.downsample
-    if isinstance(spatial, LocalAttention2d):
-        block.spatial = fuse_attention_bn_eval(spatial, block.bn2)
-    elif isinstance(spatial, nn.Conv2d):
-        block.spatial = fuse_conv_bn_eval(spatial, block.bn2)
-    if isinstance(shortcut, nn.Sequential):
-        conv, bn = shortcut
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(bn, nn.BatchNorm2d)
-        block.downsample = fuse_conv_bn_eval(conv, bn)
-    for name in ("bn1", "bn2", "bn3"):
-        setattr(block, name, nn.Identity())
+class FusedBottleneck(nn.Module):
+    """A bottleneck block in eval mode without batch norms: every convolution ends in its ReLU.
+
+    Args:
+        block: the block whose weights it takes over, in eval mode.
+    """
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.conv1 = FusedConv2d(fuse_conv_bn_eval(block.conv1, block.bn1))
+        self.conv3 = FusedConv2d(fuse_conv_bn_eval(block.conv3, block.bn3))
+        spatial, shortcut = block.spatial, block.downsample
+        if isinstance(spatial, LocalAttention2d):
+            self.spatial = nn.Sequential(fuse_attention_bn_eval(spatial, block.bn2), nn.ReLU(inplace=True))
+        else:
+            assert isinstance(spatial, nn.Conv2d)
+            self.spatial = nn.Sequential(FusedConv2d(fuse_conv_bn_eval(spatial, block.bn2)))
+        self.downsample: nn.Module | None = None
+        if isinstance(shortcut, nn.Sequential):
+            conv, bn = shortcut
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(bn, nn.BatchNorm2d)
+            self.downsample = FusedConv2d(fuse_conv_bn_eval(conv, bn), relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the block would; `x` may be overwritten."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.conv3(self.spatial(self.conv1(x)), shortcut)
+        return out

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lookaround.models.config import ResNetConfig
 from lookaround.nn import AttentionStem, ConvStem, DropPath, LocalAttention2d
+from lookaround.nn.pointwise import PointwiseConv2d
 
 EXPANSION = 4  # output channels of a bottleneck block over its inner channels
 
@@ -90,17 +91,17 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         out_channels = inner_channels * EXPANSION
-        self.conv1 = nn.Conv2d(in_channels, inner_channels, 1, bias=False)
+        self.conv1 = PointwiseConv2d(in_channels, inner_channels)
         self.bn1 = nn.BatchNorm2d(inner_channels)
         self.spatial = _make_spatial(inner_channels, stride, attend, config)
         self.bn2 = nn.BatchNorm2d(inner_channels)
-        self.conv3 = nn.Conv2d(inner_channels, out_channels, 1, bias=False)
+        self.conv3 = PointwiseConv2d(inner_channels, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.drop_path = DropPath(drop_path)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            shortcut = PointwiseConv2d(in_channels, out_channels, stride)
             self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out_channels))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
+from lookaround.nn.pointwise import pointwise_linear
 from lookaround.nn.position import sinusoidal_embedding
 from lookaround.ops.call import check_border, check_kernel_size, check_pair, unpack
 from lookaround.ops.dispatch import check_backend
@@ -211,7 +212,8 @@ class LocalAttention2d(nn.Module):
         pixels = x.permute(0, 2, 3, 1)  # batch height width in_channels: a free view of channels-last memory
         if self.position == "absolute":
             pixels = pixels + sinusoidal_embedding(*pixels.shape[1:], like=pixels)
-        maps: Tensor = self.projection(pixels).unflatten(-1, (-1, self.num_heads, self.head_dim))
+        projected = pointwise_linear(pixels, self.projection.weight, self.projection.bias)
+        maps: Tensor = projected.unflatten(-1, (-1, self.num_heads, self.head_dim))
         return maps
 
     def _average(self, out: Tensor, key_padding_mask: Tensor | None) -> Tensor:

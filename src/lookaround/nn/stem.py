@@ -47,7 +47,9 @@ class ConvStem(nn.Module):
             must = "sizes must be >= 1 and kernel_size must be odd"
             raise ArgumentError(message("ConvStem", must, f"kernel_size={kernel_size}, sizes {sizes}"))
         self.in_channels = in_channels
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        self.conv: nn.Module = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False
+        )
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
         self.relu: nn.Module = nn.ReLU(inplace=True)
         self.pool: nn.Module = nn.MaxPool2d(3, pool, padding=1) if pool > 1 else nn.Identity()
