@@ -1,0 +1,29 @@
+"""`lookaround compare`: finished runs in one table."""
+
+import argparse
+from pathlib import Path
+
+HELP = "Put runs that were trained and tested into one table."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the run folders, and where to write."""
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder, as runs/NAME")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT", help="write the rows there too, and the table beside it as .md"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read the runs, print the table.
+
+    Raises:
+        DataError: a folder is no run folder, or its run was not tested.
+    """
+    from lookaround.studies import runs
+
+    rows = [runs.read_run(folder) for folder in arguments.runs]
+    if arguments.json is not None:
+        runs.write_runs(rows, arguments.json)
+    print(runs.runs_table(rows))
+    return 0
