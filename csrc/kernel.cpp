@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "blocks.h"
 #include "head.h"
 #include "kernel.h"
 #include "layout.h"
@@ -472,6 +473,8 @@ const Kernel LOOKAROUND_NAME(LOOKAROUND_ISA) = {
     LOOKAROUND_ISA::is_supported,
     LOOKAROUND_ISA::run_forward,
     LOOKAROUND_ISA::run_backward,
+    LOOKAROUND_ISA::run_blocks_forward,
+    LOOKAROUND_ISA::run_blocks_backward,
 };
 
 }  // namespace lookaround

@@ -44,6 +44,21 @@ struct Problem {
   float* grad_columns = nullptr;  // batch heads kernel_width head_dim/2
 };
 
+// Attention inside blocks of size x size pixels, each pixel's logits a bilinear form of the pixels of its block.
+constexpr int64_t kMostPlaces = 64;  // pixels of the largest block
+
+struct BlockProblem {
+  int64_t batch = 0, height = 0, width = 0, channels = 0, heads = 0, head_dim = 0, size = 0;
+  bool pooled = false;             // write the largest output of each block instead of every pixel's
+  const float* pixels = nullptr;   // batch height width channel, by these strides
+  int64_t pixel_strides[4] = {0, 0, 0, 0};
+  const float* form = nullptr;     // heads channel channel
+  const float* maps = nullptr;     // place heads head_dim channel
+  float* out = nullptr;            // batch height width heads*head_dim, or batch blocks blocks heads*head_dim
+  const float* grad_out = nullptr;                       // read by backward, as out
+  float *grad_form = nullptr, *grad_maps = nullptr;      // task, then as form and maps; written by backward
+};
+
 // A task is one head of one image: task = image * heads + head. Tasks are independent of each other, and
 // their results do not depend on how they are spread over threads.
 struct Kernel {
@@ -51,6 +66,9 @@ struct Kernel {
   bool (*supported)();
   void (*forward)(const Problem&, int64_t first_task, int64_t last_task);
   void (*backward)(const Problem&, int64_t first_task, int64_t last_task);
+  // Here a task is one row of blocks of one image: task = image * rows + row.
+  void (*blocks_forward)(const BlockProblem&, int64_t first_task, int64_t last_task);
+  void (*blocks_backward)(const BlockProblem&, int64_t first_task, int64_t last_task);
 };
 
 }  // namespace lookaround

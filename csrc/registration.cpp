@@ -182,13 +182,15 @@ Problem describe(Inputs& in, const Options& options) {
   return p;
 }
 
-using Function = void (*)(const Problem&, int64_t, int64_t);
-
-void run_tasks(Function function, const Problem& p) {
-  const int64_t work = p.height * p.width * p.kernel_height * p.kernel_width * (p.head_dim + p.value_dim);
+template <class P>
+void run_tasks(void (*function)(const P&, int64_t, int64_t), const P& p, int64_t tasks, int64_t work) {
   const int64_t grain = std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work));
-  torch::stable::parallel_for(0, p.batch * p.heads, grain,
-                              [&](int64_t first, int64_t last) { function(p, first, last); });
+  torch::stable::parallel_for(0, tasks, grain, [&](int64_t first, int64_t last) { function(p, first, last); });
+}
+
+void run_heads(void (*function)(const Problem&, int64_t, int64_t), const Problem& p) {
+  const int64_t work = p.height * p.width * p.kernel_height * p.kernel_width * (p.head_dim + p.value_dim);
+  run_tasks(function, p, p.batch * p.heads, work);
 }
 
 std::tuple<Tensor, Tensor> forward(Tensor query, Optional key, Tensor value, Optional rows, Optional columns,
@@ -201,7 +203,7 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Optional key, Tensor value, Opt
   if (p.batch > 0) {
     p.out = view_of(out);
     p.logsumexp = logsumexp.mutable_data_ptr<float>();
-    run_tasks(selected_kernel().load()->forward, p);
+    run_heads(selected_kernel().load()->forward, p);
   }
   return {out, logsumexp};
 }
@@ -249,7 +251,7 @@ TableGradients differentiate(Problem& p, const Inputs& in, Tensor grad_out, Tens
     p.logsumexp = const_cast<float*>(logsumexp.const_data_ptr<float>());
     if (in.rows) p.grad_rows = row_parts.mutable_data_ptr<float>();
     if (in.columns) p.grad_columns = column_parts.mutable_data_ptr<float>();
-    run_tasks(selected_kernel().load()->backward, p);
+    run_heads(selected_kernel().load()->backward, p);
   }
   return {sum_parts(row_parts, in.rows, dtype), sum_parts(column_parts, in.columns, dtype)};
 }
@@ -289,6 +291,65 @@ std::tuple<Tensor, Tensor, Tensor> backward_packed(Tensor grad_out, Tensor query
   return {packed, cast_like(tables.rows, rows), cast_like(tables.columns, columns)};
 }
 
+// Pixels are batch height width channel, form is heads channel channel, maps are place heads head_dim channel.
+BlockProblem describe_blocks(const Tensor& pixels, Tensor& form, Tensor& maps, int64_t size) {
+  const bool floats = pixels.scalar_type() == ScalarType::Float && form.scalar_type() == ScalarType::Float &&
+                      maps.scalar_type() == ScalarType::Float;
+  STD_TORCH_CHECK(floats && pixels.is_cpu() && form.is_cpu() && maps.is_cpu(),
+                  "lookaround::block_attention: pixels, form and maps must be float32 CPU tensors");
+  STD_TORCH_CHECK(pixels.dim() == 4 && form.dim() == 3 && maps.dim() == 4 && size >= 1 && size * size <= kMostPlaces,
+                  "lookaround::block_attention: wrong number of dimensions, or blocks larger than 8 x 8");
+  BlockProblem p;
+  p.batch = pixels.size(0), p.height = pixels.size(1), p.width = pixels.size(2), p.channels = pixels.size(3);
+  p.heads = form.size(0), p.head_dim = maps.size(2), p.size = size;
+  STD_TORCH_CHECK(p.height >= 1 && p.width >= 1 && has_shape(form, {p.heads, p.channels, p.channels}) &&
+                      has_shape(maps, {size * size, p.heads, p.head_dim, p.channels}),
+                  "lookaround::block_attention: the shapes of pixels, form and maps must fit together");
+  form = torch::stable::contiguous(form), maps = torch::stable::contiguous(maps);
+  p.pixels = pixels.const_data_ptr<float>();
+  for (int64_t i = 0; i < 4; ++i) p.pixel_strides[i] = pixels.stride(i);
+  p.form = form.const_data_ptr<float>(), p.maps = maps.const_data_ptr<float>();
+  return p;
+}
+
+int64_t block_rows(const BlockProblem& p) { return (p.height + p.size - 1) / p.size; }
+int64_t block_work(const BlockProblem& p) { return p.width * p.size * p.size * p.size * p.heads * p.head_dim; }
+
+Tensor block_forward(Tensor pixels, Tensor form, Tensor maps, int64_t size, bool pooled) {
+  BlockProblem p = describe_blocks(pixels, form, maps, size);
+  const int64_t rows = block_rows(p), columns = (p.width + size - 1) / size, outputs = p.heads * p.head_dim;
+  Tensor out = pooled ? torch::stable::new_empty(pixels, {p.batch, rows, columns, outputs})
+                      : torch::stable::new_empty(pixels, {p.batch, p.height, p.width, outputs});
+  p.pooled = pooled, p.out = out.mutable_data_ptr<float>();
+  run_tasks(selected_kernel().load()->blocks_forward, p, p.batch * rows, block_work(p));
+  return out;
+}
+
+// Sums the tasks' parts in their order.
+Tensor sum_tasks(const Tensor& parts, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
+  Tensor total = torch::stable::new_empty(parts, sizes);
+  const int64_t tasks = parts.size(0), size = parts.size(1);
+  std::vector<double> sums(static_cast<size_t>(size));
+  const float* part = parts.const_data_ptr<float>();
+  for (int64_t task = 0; task < tasks; ++task, part += size)
+    for (int64_t i = 0; i < size; ++i) sums[i] += part[i];
+  std::copy(sums.begin(), sums.end(), total.mutable_data_ptr<float>());
+  return total;
+}
+
+std::tuple<Tensor, Tensor> block_backward(Tensor grad_out, Tensor pixels, Tensor form, Tensor maps, int64_t size) {
+  BlockProblem p = describe_blocks(pixels, form, maps, size);
+  check_image("grad_out", grad_out, {p.batch, p.height, p.width, p.heads * p.head_dim}, ScalarType::Float);
+  grad_out = torch::stable::contiguous(grad_out);
+  const int64_t tasks = p.batch * block_rows(p);
+  Tensor form_parts = torch::stable::new_empty(pixels, {tasks, form.numel()});
+  Tensor map_parts = torch::stable::new_empty(pixels, {tasks, maps.numel()});
+  p.grad_out = grad_out.const_data_ptr<float>();
+  p.grad_form = form_parts.mutable_data_ptr<float>(), p.grad_maps = map_parts.mutable_data_ptr<float>();
+  run_tasks(selected_kernel().load()->blocks_backward, p, tasks, 3 * block_work(p));
+  return {sum_tasks(form_parts, form.sizes()), sum_tasks(map_parts, maps.sizes())};
+}
+
 }  // namespace
 }  // namespace lookaround
 
@@ -308,6 +369,10 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
       "Tensor? row_embedding, Tensor? column_embedding, Tensor? key_padding_mask, Tensor logsumexp, "
       "int[2] kernel_size, int[2] dilation, float scale, str border) -> (Tensor grad_packed, "
       "Tensor grad_row_embedding, Tensor grad_column_embedding)");
+  m.def("block_attention_forward(Tensor pixels, Tensor form, Tensor maps, int size, bool pooled) -> Tensor");
+  m.def(
+      "block_attention_backward(Tensor grad_out, Tensor pixels, Tensor form, Tensor maps, int size) -> "
+      "(Tensor grad_form, Tensor grad_maps)");
   m.def("cpu_kernels() -> str");
   m.def("set_cpu_kernel(str name) -> ()");
 }
@@ -315,6 +380,8 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
 STABLE_TORCH_LIBRARY_IMPL(lookaround, CPU, m) {
   m.impl("local_attention_forward", TORCH_BOX(&lookaround::forward));
   m.impl("local_attention_backward", TORCH_BOX(&lookaround::backward));
+  m.impl("block_attention_forward", TORCH_BOX(&lookaround::block_forward));
+  m.impl("block_attention_backward", TORCH_BOX(&lookaround::block_backward));
   m.impl("local_attention_backward_packed", TORCH_BOX(&lookaround::backward_packed));
 }
 

@@ -101,3 +101,15 @@ def test_contestants_that_differ_do_not_race() -> None:
 
 def test_slope_of_a_power() -> None:
     assert slope({float(x): 3.0 * x**2 for x in (1, 2, 5)}) == pytest.approx(2.0)
+
+
+def test_what_cannot_be_compiled_is_named() -> None:
+    from lookaround.studies.bench_network import _first_call
+
+    def refuse() -> torch.Tensor:
+        raise torch._dynamo.exc.Unsupported("a branch on data\nand more")
+
+    bench = Bench(Settings(quick=True))
+    assert _first_call(bench, "inference, compiled", refuse) is None
+    assert bench.notes == ["inference, compiled: Unsupported: a branch on data"]
+    assert _first_call(bench, "fine", lambda: torch.ones(1)) is not None

@@ -129,7 +129,11 @@ def fuse_stem_eval(stem: ConvStem | AttentionStem) -> ConvStem | AttentionStem:
         weight = fused.value_conv.weight if conv else fused.value_weight
         with torch.no_grad():
             weight *= scale.view((-1, 1, 1, 1) if conv else (1, -1, 1))
-        fused.pool = nn.Sequential(fused.pool, Shift(shift), fused.relu)
+        pool = fused.pool
+        inside = not conv and isinstance(pool, nn.MaxPool2d) and pool.kernel_size == fused.block_size
+        fused.pools_inside = inside
+        after = [Shift(shift), fused.relu]
+        fused.pool = nn.Sequential(*(after if inside else [pool, *after]))
     fused.relu = nn.Identity()
     fused.bn = nn.Identity()
     return fused

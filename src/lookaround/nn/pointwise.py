@@ -16,11 +16,12 @@ NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")
 
 def onednn_serves(*tensors: Tensor | None) -> bool:
     """Tell whether oneDNN can be asked directly: eager float32 tensors on the CPU."""
+    if torch.compiler.is_compiling():  # first: what follows cannot be traced
+        return False
     given = [tensor for tensor in tensors if tensor is not None]
     return (
         all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in given)
         and torch.backends.mkldnn.is_available()
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         # Neither torch.func nor subclasses of Tensor know what to do with an operator of this kind.
         and not torch._C._are_functorch_transforms_active()

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
+from lookaround.ops.block_attention import absent_places, block_weights, cut_blocks, join_blocks
 
 STEM_VALUES = ("spatially_aware", "plain", "convolution")
 
@@ -147,6 +149,9 @@ class AttentionStem(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(out_channels)
         self.relu: nn.Module = nn.ReLU(inplace=True)
         self.pool: nn.Module = nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity()
+        self.pools_inside = (
+            False  # a fused stem takes the largest output of each block without writing the others
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -175,7 +180,9 @@ class AttentionStem(nn.Module):
 
     def attention_weights(self, x: Tensor) -> Float[Tensor, "batch blocks_y blocks_x heads queries keys"]:
         """Return where each pixel of a block looks within its block, for pictures."""
-        return self._weights(self._cut(x), self._absent(x))
+        pixels = x.permute(0, 2, 3, 1)
+        blocks, absent = cut_blocks(pixels, self.block_size), absent_places(pixels, self.block_size)
+        return block_weights(blocks, self._form(), absent)
 
     def place_mixture(self) -> Float[Tensor, "block block mixtures"]:
         """Return p(a, b, ·): how the value maps are mixed at each place of the block; for pictures too."""
@@ -183,49 +190,34 @@ class AttentionStem(nn.Module):
         return (places @ self.mixture_embedding.T).softmax(-1)
 
     def _attend(self, x: Tensor) -> Tensor:
-        pixels = self._cut(x)  # batch blocks_y blocks_x places in_channels
-        values = self._values(x, pixels).unflatten(-1, (self.num_heads, self.head_dim))
-        weights = self._weights(pixels, self._absent(x)).to(values.dtype)
-        out = (weights @ values.transpose(-2, -3)).transpose(-2, -3).flatten(-2)
-        return self._join(out)[..., : x.shape[-2], : x.shape[-1]]
-
-    def _weights(self, pixels: Tensor, absent: Tensor | None) -> Tensor:
-        form = torch.einsum("hdi,hdj->hij", self.query_weight, self.key_weight)
-        logits = torch.einsum("byxpi,hij->byxhpj", pixels, form) @ pixels.transpose(-1, -2)[:, :, :, None]
-        if absent is not None:
-            logits = logits.masked_fill(absent, -torch.inf)
-        return logits.softmax(-1)
-
-    def _values(self, x: Tensor, pixels: Tensor) -> Tensor:
-        """Compute the value of each pixel: batch blocks_y blocks_x places out_channels."""
         if self.values == "convolution":
-            before, after = (self.block_size - 1) // 2, self.block_size // 2
-            return self._cut(self.value_conv(F.pad(x, (before, after, before, after))))
-        if self.values == "plain":
-            return F.linear(pixels, self.value_weight[0])
-        maps = torch.einsum("abm,moi->aboi", self.place_mixture(), self.value_weight)
-        return torch.einsum("byxpi,poi->byxpo", pixels, maps.flatten(0, 1))
+            return self._attend_to_convolved(x)
+        pixels = x.permute(0, 2, 3, 1)
+        form, maps = self._form(), self._value_maps()
+        out = ops.block_attention(pixels, form, maps, block_size=self.block_size, pooled=self.pools_inside)
+        return out.permute(0, 3, 1, 2)  # in channels-last memory
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """Cut an image into blocks, zeros beyond its border: batch blocks_y blocks_x places channels."""
+    def _attend_to_convolved(self, x: Tensor) -> Tensor:
         size = self.block_size
-        pixels = F.pad(x, (0, -x.shape[-1] % size, 0, -x.shape[-2] % size)).permute(0, 2, 3, 1)
-        blocks: Tensor = pixels.unflatten(2, (-1, size)).unflatten(1, (-1, size))
-        return blocks.permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+        before, after = (size - 1) // 2, size // 2
+        convolved = self.value_conv(F.pad(x, (before, after, before, after))).permute(0, 2, 3, 1)
+        values = cut_blocks(convolved, size).unflatten(-1, (self.num_heads, self.head_dim))
+        weights = self.attention_weights(x).to(values.dtype)
+        out = (weights @ values.transpose(-2, -3)).transpose(-2, -3).flatten(-2)
+        return join_blocks(out, size)[:, : x.shape[-2], : x.shape[-1]].permute(0, 3, 1, 2)
 
-    def _join(self, blocks: Tensor) -> Tensor:
-        """Undo `_cut`: batch channels height width, in channels-last memory."""
-        pixels: Tensor = blocks.unflatten(3, (self.block_size, self.block_size)).permute(0, 1, 3, 2, 4, 5)
-        return pixels.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+    def _form(self) -> Tensor:
+        """Fold the maps of queries and keys: heads in_channels in_channels."""
+        return torch.einsum("hdi,hdj->hij", self.query_weight, self.key_weight)
 
-    def _absent(self, x: Tensor) -> Tensor | None:
-        """Tell which places of the blocks lie beyond the image's border: 1 blocks_y blocks_x 1 1 places."""
-        height, width = x.shape[-2:]
-        whole = height % self.block_size == 0 and width % self.block_size == 0
-        if whole:
-            return None
-        present = torch.ones(1, 1, height, width, dtype=torch.bool, device=x.device)
-        return ~self._cut(present).flatten(-2)[:, :, :, None, None]
+    def _value_maps(self) -> Tensor:
+        """Mix the value maps for each place of a block: places heads head_dim in_channels."""
+        if self.values == "plain":
+            maps = self.value_weight.expand(self.block_size**2, -1, -1)
+        else:
+            maps = torch.einsum("abm,moi->aboi", self.place_mixture(), self.value_weight).flatten(0, 1)
+        split: Tensor = maps.unflatten(1, (self.num_heads, self.head_dim))
+        return split
 
     def extra_repr(self) -> str:
         """Show what the stem was made with."""

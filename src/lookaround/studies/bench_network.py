@@ -69,6 +69,7 @@ def run(bench: Bench) -> tuple[list[Table], list[Panel]]:
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     for job in jobs(bench):
         inference = job.kind == "inference"
+        torch.compiler.reset()  # a function is compiled for eight networks at most
         work: Mapping[str, Callable[[], object]] = (
             _inference(bench, job, images) if inference else _training(bench, job, images)
         )
@@ -96,8 +97,10 @@ def _inference(bench: Bench, job: Job, images: Tensor) -> dict[str, Callable[[],
             work[f"{name}, {form}"] = _infer(model.to(device=bench.device, dtype=dtype), placed)
         if bench.settings.compile:
             compiled = _infer(networks.compile_network(forms["folded"], frozen=True), placed)
-            check_agreement(f"{name}, compiled", [compiled()], [work[f"{name}, folded"]()])
-            work[f"{name}, compiled"] = compiled
+            actual = _first_call(bench, f"{job}, {name}, compiled", compiled)
+            if actual is not None:
+                check_agreement(f"{name}, compiled", [actual], [work[f"{name}, folded"]()])
+                work[f"{name}, compiled"] = compiled
     return work
 
 
@@ -105,6 +108,15 @@ def _forms(name: str, size: int) -> dict[str, nn.Module]:
     images = torch.randn(8, 3, size, size)
     eager = networks.settle(networks.make_network(name), images)
     return {"eager": eager, "folded": networks.fold(eager)}
+
+
+def _first_call(bench: Bench, name: str, call: Callable[[], Tensor]) -> Tensor | None:
+    """Call what may have to be compiled; if it cannot be, note the reason and return None."""
+    try:
+        return call()
+    except torch._dynamo.exc.TorchDynamoException as error:
+        bench.notes.append(f"{name}: {type(error).__name__}: {str(error).strip().splitlines()[0]}")
+        return None
 
 
 def _infer(model: nn.Module, images: Tensor) -> Callable[[], Tensor]:
@@ -127,7 +139,9 @@ def _training(bench: Bench, job: Job, images: Tensor) -> dict[str, Callable[[], 
             model = networks.make_network(name).to(device=bench.device, dtype=dtype)
             if form == "compiled":
                 model = networks.compile_network(model, frozen=False)
-            work[f"{name}, {form}"] = networks.training_step(model, placed, labels)
+            step = networks.training_step(model, placed, labels)
+            if _first_call(bench, f"{job}, {name}, {form}", step) is not None:
+                work[f"{name}, {form}"] = step
     return work
 
 

@@ -87,15 +87,17 @@ def executed_flops(name: str, image_size: int) -> int | None:
     return model_costs(model, image_size).executed_flops
 
 
-def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    """A step of SGD with momentum, forward and backward pass included, as work to time."""
+def training_step(model: nn.Module, images: Tensor, labels: Tensor) -> Callable[[], Tensor]:
+    """A step of SGD with momentum, forward and backward pass included, as work to time; gives the loss."""
     parameters = list(model.parameters())
     optimizer = torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=1e-4, nesterov=True)
     model.train()
 
-    def step() -> None:
+    def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(images), labels).backward()
+        loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
         optimizer.step()
+        return loss.detach()
 
     return step

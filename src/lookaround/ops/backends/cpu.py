@@ -52,6 +52,11 @@ def load() -> None:
         raise BackendError(message("lookaround.ops.backends.cpu.load", "a library must be found", reason))
 
 
+def is_available() -> bool:
+    """Tell whether there is a library, loading or compiling it if need be."""
+    return not _why_unavailable()
+
+
 def instruction_sets() -> dict[str, bool]:
     """Map each compiled instruction set, the slowest first, to whether this processor has it.
 
