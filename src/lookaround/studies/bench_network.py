@@ -97,9 +97,9 @@ def _inference(bench: Bench, job: Job, images: Tensor) -> dict[str, Callable[[],
             work[f"{name}, {form}"] = _infer(model.to(device=bench.device, dtype=dtype), placed)
         if bench.settings.compile:
             compiled = _infer(networks.compile_network(forms["folded"], frozen=True), placed)
-            actual = _first_call(bench, f"{job}, {name}, compiled", compiled)
-            if actual is not None:
-                check_agreement(f"{name}, compiled", [actual], [work[f"{name}, folded"]()])
+            found = _first_call(bench, f"{job}, {name}, compiled", compiled)
+            if found is not None:
+                check_agreement(f"{name}, compiled", [found], [work[f"{name}, folded"]()])
                 work[f"{name}, compiled"] = compiled
     return work
 
