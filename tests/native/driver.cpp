@@ -3,6 +3,7 @@
 // Every tensor is a block of memory of exactly its size, so that a read or write beside it is seen. Outputs are
 // filled with NaN first, and none may be left; forward outputs are compared with plain loops.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -196,6 +197,41 @@ bool run(const Shape& s, const Choice& c) {
   return !wrong && !unwritten;
 }
 
+// Attention inside blocks: what the sanitizers see, whether all is written, and pooled against whole.
+bool run_blocks(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t heads, int64_t head_dim, int64_t size) {
+  lookaround::BlockProblem p;
+  p.batch = batch, p.height = height, p.width = width, p.channels = channels, p.heads = heads, p.head_dim = head_dim, p.size = size;
+  const int64_t rows = (height + size - 1) / size, columns = (width + size - 1) / size, tasks = batch * rows;
+  const int64_t outputs = heads * head_dim;
+  const std::vector<float> pixels = random_floats(batch * channels * height * width);
+  const std::vector<float> form = random_floats(heads * channels * channels), maps = random_floats(size * size * outputs * channels);
+  const std::vector<float> grad_out = random_floats(batch * height * width * outputs);
+  std::vector<float> out(static_cast<size_t>(batch * height * width * outputs), NAN), pooled(static_cast<size_t>(tasks * columns * outputs), NAN);
+  std::vector<float> grad_form(static_cast<size_t>(tasks) * form.size(), NAN), grad_maps(static_cast<size_t>(tasks) * maps.size(), NAN);
+  p.pixels = pixels.data(), p.form = form.data(), p.maps = maps.data();
+  const int64_t strides[4] = {channels * height * width, width, 1, height * width};  // contiguous memory, channels first
+  std::copy(strides, strides + 4, p.pixel_strides);
+  p.out = out.data();
+  lookaround::LOOKAROUND_KERNEL.blocks_forward(p, 0, tasks);
+  p.grad_out = grad_out.data(), p.grad_form = grad_form.data(), p.grad_maps = grad_maps.data();
+  lookaround::LOOKAROUND_KERNEL.blocks_backward(p, 0, tasks);
+  p.pooled = true, p.out = pooled.data();
+  lookaround::LOOKAROUND_KERNEL.blocks_forward(p, 0, tasks);
+  bool wrong = holds_nan(out) || holds_nan(pooled) || holds_nan(grad_form) || holds_nan(grad_maps);
+  for (int64_t b = 0; b < batch; b++)
+    for (int64_t y = 0; y < rows; y++)
+      for (int64_t x = 0; x < columns; x++)
+        for (int64_t o = 0; o < outputs; o++) {
+          float largest = -INFINITY;
+          for (int64_t i = y * size; i < std::min(height, (y + 1) * size); i++)
+            for (int64_t j = x * size; j < std::min(width, (x + 1) * size); j++)
+              largest = std::fmax(largest, out[static_cast<size_t>(((b * height + i) * width + j) * outputs + o)]);
+          wrong |= largest != pooled[static_cast<size_t>(((b * rows + y) * columns + x) * outputs + o)];
+        }
+  if (wrong) std::printf("%s: blocks of %lld in %lldx%lld wrong\n", lookaround::LOOKAROUND_KERNEL.name, (long long)size, (long long)height, (long long)width);
+  return !wrong;
+}
+
 }  // namespace
 
 int main() {
@@ -225,6 +261,11 @@ int main() {
     for (const Choice& choice : choices) {
       failures += !run(shape, choice);
       calls++;
+    }
+  for (int64_t width : {1, 3, 4, 63, 64, 65, 130})
+    for (int64_t size : {1, 3, 4, 8}) {
+      failures += !run_blocks(2, 5, width, 3, 4, 16, size) + !run_blocks(1, 9, width, 2, 3, 5, size);
+      calls += 2;
     }
   std::printf("%s: %d calls forward and backward, %d wrong\n", lookaround::LOOKAROUND_KERNEL.name, calls, failures);
   return failures == 0 ? 0 : 1;
