@@ -46,3 +46,18 @@ def test_a_model_in_training_mode_is_refused():
         ArgumentError, match=r"must be in eval mode; got training mode(.|\n)*hint: call .eval"
     ):
         fuse(create_model("sasa_resnet14_small", width=0.25))
+
+
+@pytest.mark.parametrize("name", ["resnet14_small", "sasa_resnet14_small"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_convolutions_agree_in_every_dtype(name, dtype):
+    model = create_model(name, width=0.25, num_heads=4, num_classes=7).eval()
+    images = torch.randn(2, 3, 28, 28)
+    expected = model(images).detach()
+    with torch.no_grad():
+        logits = fuse(model).to(dtype)(images.to(dtype))
+    assert logits.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(
+        logits.float(), expected, rtol=tolerance, atol=tolerance * expected.abs().max()
+    )

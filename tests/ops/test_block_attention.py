@@ -99,3 +99,19 @@ def test_the_number_of_threads_changes_no_bit():
         finally:
             torch.set_num_threads(before)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_computes_in_float32(dtype):
+    inputs = [x.to(dtype) for x in draw(9, 10)]
+    out = block_attention(*inputs, block_size=4)
+    exact = block_attention(*(x.float() for x in inputs), block_size=4)
+    assert out.dtype == dtype
+    assert torch.equal(out, exact.to(dtype))
+
+
+def test_autocast_gives_its_dtype():
+    inputs = draw(9, 10)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = block_attention(*inputs, block_size=4)
+    assert torch.equal(out, block_attention(*inputs, block_size=4).bfloat16())

@@ -1,6 +1,7 @@
 """Batch norm folded into the layer before it, for inference."""
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ class FusedConv2d(nn.Module):
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return relu(conv(x) + added); `added` is overwritten."""
         conv = self.conv
-        if not onednn_serves(x, conv.weight, added) or torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not onednn_serves(x, conv.weight, added, dtypes=_fused_dtypes()):
             summed = conv(x) if added is None else conv(x) + added
             return F.relu(summed) if self.relu else summed
         arguments: list[Any] = [conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups]
@@ -66,6 +67,13 @@ class FusedConv2d(nn.Module):
         added = added.contiguous(memory_format=torch.channels_last)
         arguments += ["add", 1.0, "relu" if self.relu else None, [], ""]
         return _convolve(torch.ops.mkldnn._convolution_pointwise_.binary, added, x, *arguments)
+
+
+@functools.cache
+def _fused_dtypes() -> tuple[torch.dtype, ...]:
+    """Give the dtypes whose convolutions oneDNN fuses on this processor."""
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if has_bfloat16 else (torch.float32,)
 
 
 def _convolve(operator: Callable[..., Tensor], *arguments: Any) -> Tensor:

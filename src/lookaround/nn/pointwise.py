@@ -14,13 +14,13 @@ from torch import Tensor, nn
 NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")
 
 
-def onednn_serves(*tensors: Tensor | None) -> bool:
-    """Tell whether oneDNN can be asked directly: eager float32 tensors on the CPU."""
+def onednn_serves(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
+    """Tell whether oneDNN can be asked directly: eager tensors of one of the dtypes on the CPU."""
     if torch.compiler.is_compiling():  # first: what follows cannot be traced
         return False
     given = [tensor for tensor in tensors if tensor is not None]
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in given)
+        all(t.device.type == "cpu" and t.dtype in dtypes and t.numel() > 0 for t in given)
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
         # Neither torch.func nor subclasses of Tensor know what to do with an operator of this kind.
