@@ -1,5 +1,6 @@
 """Every suite of the benchmark from the command line to its files, in the quick form."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -133,3 +134,14 @@ def test_progress_has_a_bar_for_each_group(capsys: pytest.CaptureFixture[str]) -
     with progress(shown=False) as tick:
         tick("layer, 7x7", "left", 2)
     assert capsys.readouterr().err == ""
+
+
+def test_the_page_takes_tables_and_leaves_every_measurement_out() -> None:
+    path = Path(__file__).parents[2] / "docs" / "refresh.py"
+    spec = importlib.util.spec_from_file_location("refresh", path)
+    assert spec is not None
+    assert spec.loader is not None
+    refresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(refresh)
+    text = "### Ratios\n\n| a |\n\n### Every measurement: ms\n\n| b |\n\nLeft out:\n\n- c\n\nMedians of 7.\n"
+    assert refresh.shorten_results(text) == "#### Ratios\n\n| a |\n\nLeft out:\n\n- c\n\nMedians of 7."

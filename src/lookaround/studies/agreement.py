@@ -11,8 +11,16 @@ from lookaround.errors import BackendError, message
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 2e-2}
 
 
-def check_agreement(name: str, actual: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+def check_agreement(
+    name: str, actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float | None = None
+) -> None:
     """Compare outputs (and gradients) of a contestant with those of another.
+
+    Args:
+        name: of the contestant.
+        actual: its tensors.
+        expected: those of the other.
+        tolerance: largest difference over the largest value; that of the dtype if not given.
 
     Raises:
         BackendError: they differ, or are not finite.
@@ -20,7 +28,7 @@ def check_agreement(name: str, actual: Sequence[Tensor], expected: Sequence[Tens
     for place, (mine, theirs) in enumerate(zip(actual, expected, strict=True)):
         scale = theirs.abs().max().double().item() if theirs.numel() else 0.0
         error = (mine.double() - theirs.double()).abs().max().item() if theirs.numel() else 0.0
-        allowed = TOLERANCE[mine.dtype] * scale
+        allowed = (TOLERANCE[mine.dtype] if tolerance is None else tolerance) * scale
         if not error <= allowed:  # a NaN fails too
             got = f"{name} off by {error:.3g} in tensor {place}, at most {allowed:.3g} being allowed"
             raise BackendError(message("bench", "contestants must compute the same before they race", got))

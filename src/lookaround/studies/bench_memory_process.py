@@ -49,7 +49,7 @@ class Job:
 
 def make_work(job: Job, *, tiny: bool = False) -> Callable[[], object]:
     """The work of a job; a tiny one loads the code and warms up without taking much memory."""
-    batch, size = (1, job.kernel_size or 32) if tiny else (job.batch, job.size)
+    batch, size = (2, job.kernel_size or 64) if tiny else (job.batch, job.size)
     device, dtype = torch.device(job.device), DTYPES[job.dtype]
     if job.kind == "operator":
         bench = Bench(Settings(device=job.device, dtype=job.dtype, quick=True))
