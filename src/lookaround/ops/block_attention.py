@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from lookaround.ops.backends import cpu
@@ -75,8 +75,8 @@ def block_weights(
 
 
 def cut_blocks(
-    pixels: Float[Tensor, "batch height width channels"], size: int
-) -> Float[Tensor, "batch blocks_y blocks_x places channels"]:
+    pixels: Shaped[Tensor, "batch height width channels"], size: int
+) -> Shaped[Tensor, "batch blocks_y blocks_x places channels"]:
     """Cut an image into blocks, zeros beyond its border."""
     pixels = F.pad(pixels, (0, 0, 0, -pixels.shape[2] % size, 0, -pixels.shape[1] % size))
     blocks: Tensor = pixels.unflatten(2, (-1, size)).unflatten(1, (-1, size))
