@@ -64,7 +64,13 @@ def test_ctrl_c_stops_and_resume_goes_on(tmp_path):
     command = [sys.executable, "-u", "-m", "lookaround", "fit", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell's background job starts with Ctrl-C ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     process.stdout.readline()  # the first epoch is over
     time.sleep(0.2)
