@@ -31,14 +31,14 @@ def run_folder(tmp_path: Path) -> Path:
 def test_runs_become_a_table_and_files(run_folder, tmp_path, capsys):
     out = tmp_path / "results" / "runs.json"
     out.parent.mkdir()
-    assert main(["compare", str(run_folder), "--json", str(out)]) == 0
+    assert main(["compare", str(run_folder), "--json", str(out), "--note", "Side by side."]) == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if "first" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:2] == ["first", "sasa_resnet14_small"]
     assert cells[5:] == ["90.12%", "2", "20"]
     assert "a processor, 2 cores" in printed
-    assert "seed 3; commit 0123456789ab." in printed
+    assert "seed 3; commit 0123456789ab.\n\nSide by side.\n" in printed
     assert json.loads(out.read_text())["runs"][0]["test_accuracy"] == 0.9012
     assert out.with_suffix(".md").read_text().strip() == printed.strip()
 

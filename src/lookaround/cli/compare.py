@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="OUT", help="write the rows there too, and the table beside it as .md"
     )
+    parser.add_argument("--note", metavar="TEXT", help="what a reader must know about these runs")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -24,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     rows = [runs.read_run(folder) for folder in arguments.runs]
     if arguments.json is not None:
-        runs.write_runs(rows, arguments.json)
-    print(runs.runs_table(rows))
+        runs.write_runs(rows, arguments.json, arguments.note)
+    print(runs.runs_table(rows, arguments.note))
     return 0

@@ -75,20 +75,20 @@ def read_run(folder: Path) -> FinishedRun:
     )
 
 
-def runs_table(runs: Sequence[FinishedRun]) -> str:
-    """The runs as a Markdown table, and under it what they ran on."""
+def runs_table(runs: Sequence[FinishedRun], note: str | None = None) -> str:
+    """The runs as a Markdown table, and under it what they ran on and what a reader must know."""
     lines = [HEADER, *(_cells(run) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [" | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
     rule = " | ".join(["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     table = "\n".join(f"| {line} |" for line in [text[0], rule, *text[1:]])
-    return f"{table}\n\n{_conditions(runs)}"
+    return "\n\n".join([table, _conditions(runs), *([note] if note is not None else [])])
 
 
-def write_runs(runs: Sequence[FinishedRun], path: Path) -> None:
+def write_runs(runs: Sequence[FinishedRun], path: Path, note: str | None = None) -> None:
     """Write the rows as JSON, and the table beside it as Markdown."""
-    write_json(path, {"runs": [asdict(run) for run in runs]})
-    write_text(path.with_suffix(".md"), f"{runs_table(runs)}\n")
+    write_json(path, {"note": note, "runs": [asdict(run) for run in runs]})
+    write_text(path.with_suffix(".md"), f"{runs_table(runs, note)}\n")
 
 
 def _cells(run: FinishedRun) -> tuple[str, ...]:
