@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OPS = "src/lookaround/ops"
 REFERENCE, BLOCKED = f"{OPS}/backends/reference.py", f"{OPS}/backends/blocked.py"
 BASE, CALL, PUBLIC = f"{OPS}/backends/base.py", f"{OPS}/call.py", f"{OPS}/local_attention.py"
-DISPATCH = f"{OPS}/dispatch.py"
+DISPATCH, MODES = f"{OPS}/dispatch.py", f"{OPS}/modes.py"
 OPS_TESTS = ("tests/ops/test_local_attention.py", "tests/ops")
 
 
@@ -150,7 +150,7 @@ MUTANTS = (
     ),
     Mutant(
         "autocast_ignored",
-        PUBLIC,
+        MODES,
         "return torch.amp.is_autocast_available(device_type) and",
         "return False and",
     ),

@@ -115,3 +115,10 @@ def test_autocast_gives_its_dtype():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = block_attention(*inputs, block_size=4)
     assert torch.equal(out, block_attention(*inputs, block_size=4).bfloat16())
+
+
+def test_autocast_leaves_float64_alone():
+    inputs = [x.double() for x in draw(9, 10)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = block_attention(*inputs, block_size=4)
+    assert torch.equal(out, block_attention(*inputs, block_size=4))

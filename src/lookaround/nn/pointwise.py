@@ -11,23 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lookaround.ops.modes import is_plain_cpu_call
+
 NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")
 
 
 def onednn_serves(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
     """Tell whether oneDNN can be asked directly: eager tensors of one of the dtypes on the CPU."""
-    if torch.compiler.is_compiling():  # first: what follows cannot be traced
-        return False
     given = [tensor for tensor in tensors if tensor is not None]
-    return (
-        all(t.device.type == "cpu" and t.dtype in dtypes and t.numel() > 0 for t in given)
-        and torch.backends.mkldnn.is_available()
-        and not torch.is_autocast_enabled("cpu")
-        # Neither torch.func nor subclasses of Tensor know what to do with an operator of this kind.
-        and not torch._C._are_functorch_transforms_active()
-        and all(type(t) in (Tensor, nn.Parameter) for t in given)
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
+    return is_plain_cpu_call(*given, dtypes=dtypes) and torch.backends.mkldnn.is_available()
 
 
 def pointwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

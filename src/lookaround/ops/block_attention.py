@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from lookaround.ops.backends import cpu
+from lookaround.ops.modes import autocast_dtype, autocasts, is_plain_cpu_call
 
 LARGEST_NATIVE_BLOCK = 8
 
@@ -43,7 +44,7 @@ def block_attention(
     Source:
         Ramachandran et al. 2019, section 3.2, with the two products of query and key folded into one form.
     """
-    dtype = _output_dtype(pixels)
+    dtype = autocast_dtype(pixels) if autocasts(pixels.device.type) else pixels.dtype
     if dtype in (torch.bfloat16, torch.float16):
         floats = (pixels.float(), form.float(), maps.float())
         with torch.autocast(pixels.device.type, enabled=False):  # softmax and sums run in float32
@@ -98,28 +99,16 @@ def absent_places(pixels: Tensor, size: int) -> Tensor | None:
     return ~cut_blocks(present, size).flatten(-2)[:, :, :, None, None]
 
 
-def _output_dtype(pixels: Tensor) -> torch.dtype:
-    device_type = pixels.device.type
-    autocasts = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-    return torch.get_autocast_dtype(device_type) if autocasts else pixels.dtype
-
-
 def _pool(out: Tensor, size: int) -> Tensor:
     return F.max_pool2d(out.permute(0, 3, 1, 2), size, ceil_mode=True).permute(0, 2, 3, 1)
 
 
 def _is_native(pixels: Tensor, form: Tensor, maps: Tensor, block_size: int) -> bool:
     """Tell whether the native kernel can run: eager float32 on the CPU, no gradient of the pixels."""
-    if torch.compiler.is_compiling():  # first: what follows cannot be traced
-        return False
-    given = (pixels, form, maps)
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 and t.numel() > 0 for t in given)
+        is_plain_cpu_call(pixels, form, maps, dtypes=(torch.float32,))
         and block_size <= LARGEST_NATIVE_BLOCK
         and not (pixels.requires_grad and torch.is_grad_enabled())
-        and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
         and cpu.is_available()
     )
 

@@ -11,6 +11,7 @@ from lookaround.ops import dispatch
 from lookaround.ops.backends import reference
 from lookaround.ops.backends.base import hide_padding
 from lookaround.ops.call import Inputs, check_call, unpack
+from lookaround.ops.modes import autocast_dtype, autocasts
 
 
 class WindowOptions(TypedDict, total=False):
@@ -93,7 +94,7 @@ def local_attention(
         "scale": scale,
         "border": border,
     }
-    if not _autocasts(query.device.type):
+    if not autocasts(query.device.type):
         return _run(inputs, backend, options)
     with torch.autocast(query.device.type, enabled=False):  # softmax and sums stay in float32
         return _run(_cast(inputs), backend, options)
@@ -132,11 +133,11 @@ def local_attention_packed(
     if projected.dim() != 6 or projected.shape[3] not in (2, 3):
         must = "projected must have the shape (batch, height, width, 2 or 3 maps, heads, head_dim)"
         raise ShapeError(message("local_attention_packed", must, tuple(projected.shape)))
-    if not _autocasts(projected.device.type):
+    if not autocasts(projected.device.type):
         inputs = Inputs(*unpack(projected), row_embedding, column_embedding, key_padding_mask)
         return _run_packed(projected, inputs, backend, options)
     with torch.autocast(projected.device.type, enabled=False):
-        projected = projected.to(_autocast_dtype(projected))
+        projected = projected.to(autocast_dtype(projected))
         inputs = _cast(Inputs(*unpack(projected), row_embedding, column_embedding, key_padding_mask))
         return _run_packed(projected, inputs, backend, options)
 
@@ -170,7 +171,7 @@ def attention_weights(
                 [0.5000, 0.5000, 0.0000]])
     """
     inputs = Inputs(query, key, query, row_embedding, column_embedding, key_padding_mask)
-    if not _autocasts(query.device.type):
+    if not autocasts(query.device.type):
         return _weights(inputs, options)
     with torch.autocast(query.device.type, enabled=False):
         return _weights(_cast(inputs), options)
@@ -197,7 +198,7 @@ def explain_backends(
         []
     """
     inputs = Inputs(query, key, value, row_embedding, column_embedding, key_padding_mask)
-    if _autocasts(query.device.type):
+    if autocasts(query.device.type):
         inputs = _cast(inputs)
     return dispatch.explain(check_call("explain_backends", inputs, **options))
 
@@ -223,19 +224,9 @@ def _weights(inputs: Inputs, options: WindowOptions) -> Tensor:
     return weights.masked_fill(inputs.key_padding_mask[..., None, None, None], 0.0)
 
 
-def _autocasts(device_type: str) -> bool:
-    # Devices without autocast (meta) raise when asked whether it is enabled.
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
-def _autocast_dtype(tensor: Tensor) -> torch.dtype:
-    """Tell what autocast makes of a floating tensor; float64 it leaves alone."""
-    return tensor.dtype if tensor.dtype == torch.float64 else torch.get_autocast_dtype(tensor.device.type)
-
-
 def _cast(inputs: Inputs) -> Inputs:
     """Give every floating tensor the dtype that autocast asks for."""
-    dtype = _autocast_dtype(inputs.query)
+    dtype = autocast_dtype(inputs.query)
     return Inputs(
         query=inputs.query.to(dtype),
         key=None if inputs.key is None else inputs.key.to(dtype),
