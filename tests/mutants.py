@@ -215,6 +215,7 @@ def judge(mutant: Mutant | None) -> tuple[str, str, float]:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
+        shutil.copytree(ROOT / "csrc", copy / "csrc")
         shutil.copytree(
             ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
         )
