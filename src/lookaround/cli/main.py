@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "test": Command("measure a trained network on test images", "lookaround.cli.fit", passes_arguments=True),
     "predict": Command("say what is in images", "lookaround.cli.predict"),
+    "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
     "compare": Command("put finished runs into one table", "lookaround.cli.compare"),
     "bench": Command("measure against what it replaces, on this machine", "lookaround.cli.bench"),
     "demo": Command(

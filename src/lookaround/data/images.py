@@ -17,6 +17,8 @@ from lookaround.errors import ArgumentError, DataError, message
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 WIDE_GREY_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+# EXIF: how a camera was held, and the values that swap width and height.
+ORIENTATION, TURNED = 0x0112, frozenset({5, 6, 7, 8})
 # What PIL's readers raise on files that are broken in one way or another; found by feeding them broken files.
 BROKEN_FILE = (
     OSError,
@@ -85,6 +87,16 @@ def is_grey(path: str | os.PathLike[str]) -> bool:
             return image.mode in {"1", "L", "LA", "La"} or image.mode in WIDE_GREY_MODES
     except BROKEN_FILE as error:
         raise _unreadable("is_grey", path, error) from error
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Return the width and height that `open_image` will give, from the header alone."""
+    try:
+        with _quiet(), Image.open(path) as image:
+            turned = image.getexif().get(ORIENTATION) in TURNED
+            return (image.height, image.width) if turned else image.size
+    except BROKEN_FILE as error:
+        raise _unreadable("upright_size", path, error) from error
 
 
 def flatten(image: Image.Image) -> Image.Image:
