@@ -16,7 +16,7 @@ FAMILIES = ["resnet26", "sasa_resnet26", "sasa_resnet26_convstem"]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list_models(task="classification"))
 def test_every_named_model_runs(name: str) -> None:
     model = create_model(name, num_classes=7, in_channels=1, width=0.25).eval()
     size = 28 if name.endswith("_small") else 64
@@ -112,7 +112,7 @@ def test_the_stages_that_are_named_attend(stages, expected: list[bool]) -> None:
 @pytest.mark.parametrize("layers", [26, 38, 50])
 def test_depths_are_those_of_the_paper(layers: int) -> None:
     depths = {26: [1, 2, 4, 1], 38: [2, 3, 5, 2], 50: [3, 4, 6, 3]}[layers]
-    for name in list_models(f"*resnet{layers}*"):
+    for name in list_models(f"*resnet{layers}*", task="classification"):
         with torch.device("meta"):
             model = create_model(name)
         assert [len(stage) for stage in (model.layer1, model.layer2, model.layer3, model.layer4)] == depths

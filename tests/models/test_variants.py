@@ -19,14 +19,26 @@ PAPER_NAMES = [
 def test_every_name_is_listed() -> None:
     small = [f"{name}_small" for name in PAPER_NAMES]
     ours = ["resnet14_small", "sasa_resnet14_convstem_small", "sasa_resnet14_small"]
-    assert sorted(list_models()) == sorted([*PAPER_NAMES, *small, *ours])
+    classifiers = sorted([*PAPER_NAMES, *small, *ours])
+    assert sorted(list_models(task="classification")) == classifiers
+    detectors = sorted(name.replace("resnet", "retinanet_resnet") for name in classifiers)
+    assert sorted(list_models(task="detection")) == detectors
+    assert sorted(list_models()) == sorted([*classifiers, *detectors])
+
+
+@pytest.mark.usefixtures("shapes_unchecked")
+@pytest.mark.parametrize("task", ["detect", "", ["detection"]])
+def test_an_unknown_task_is_refused(task: object) -> None:
+    must = r"list_models: task must be known; got .*\.\nhint: .*Known: classification, detection"
+    with pytest.raises(UnknownNameError, match=must):
+        list_models(task=task)
 
 
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("*resnet50", ["resnet50", "sasa_resnet50"]),
-        ("sasa_*14*", ["sasa_resnet14_convstem_small", "sasa_resnet14_small"]),
+        ("*_resnet50", ["sasa_resnet50", "retinanet_resnet50", "sasa_retinanet_resnet50"]),
+        ("sasa_resnet14*", ["sasa_resnet14_convstem_small", "sasa_resnet14_small"]),
         ("RESNET50", []),
         ("", []),
     ],

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 HELP = "Every named network with parameters and FLOPs, as the paper counts them and as executed."
-LARGE_IMAGE, SMALL_IMAGE = 224, 32
+# Sides of the images that a row counts for, by task: of the paper, and of the names that end in _small.
+IMAGE_SIZES = {"classification": (224, 32), "detection": (640, 128)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,10 +40,12 @@ def describe_model(name: str) -> dict[str, Any]:
 
     from lookaround.models import create_model
     from lookaround.models.costs import model_costs
+    from lookaround.models.variants import task_of
 
     with torch.device("meta"):
         model = create_model(name)
-    size = SMALL_IMAGE if model.config.small else LARGE_IMAGE
+    large, small = IMAGE_SIZES[task_of(name)]
+    size = small if name.endswith("_small") else large
     costs = model_costs(model, size)
     return {
         "name": name,

@@ -13,11 +13,15 @@ import torch
 
 from lookaround.errors import ArgumentError, CheckpointError, LookaroundError, message
 from lookaround.models.resnet import ResNet
-from lookaround.models.variants import create_model
+from lookaround.models.variants import Model, create_model
 
 WEIGHTS_NAME = "weights.safetensors"
 RECORD_NAME = "model.json"
 FORMAT = 1
+BODY, LAST_LAYER = "backbone.body.", "fc."  # the ResNet in a detector; what classifies in a ResNet
+# Options of a backbone that no tensor need show. How far the stem reduces (`small`) is none of them: a
+# backbone may be trained on small images and look at large ones.
+UNSEEN_OPTIONS = ("stem", "stem_values", "kernel_size", "num_heads", "position", "content", "border")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class ModelRecord:
 
 
 def save_model(
-    model: ResNet,
+    model: Model,
     folder: str | Path,
     *,
     preprocessing: dict[str, Any] | None = None,
@@ -80,7 +84,7 @@ def save_model(
     _replace(target / RECORD_NAME, document.encode())
 
 
-def load_model(path: str | Path) -> tuple[ResNet, ModelRecord]:
+def load_model(path: str | Path) -> tuple[Model, ModelRecord]:
     """Read a model back, ready to predict (in eval mode, on the CPU).
 
     Args:
@@ -89,7 +93,7 @@ def load_model(path: str | Path) -> tuple[ResNet, ModelRecord]:
     Raises:
         CheckpointError: a file is missing, damaged, or the weights are of another model.
     """
-    folder = Path(path).parent if Path(path).name in (WEIGHTS_NAME, RECORD_NAME) else Path(path)
+    folder = _folder_of(path)
     record = read_record(folder)
     try:
         model = create_model(record.name, **record.overrides)
@@ -149,32 +153,84 @@ def _mistyped(record: ModelRecord) -> list[str]:
     ]
 
 
-def load_weights(model: ResNet, path: str | Path) -> None:
+def load_weights(model: Model, path: str | Path) -> None:
     """Read a safetensors file into a model, every tensor or none.
 
     Raises:
         CheckpointError: the file is missing or damaged, or its tensors are not those of the model.
     """
+    tensors = _read_tensors("load_weights", path)
+    misfits = _misfits(model, tensors)
+    if misfits:
+        must = f"the weights must be those of {model.config.name}"
+        hint = "load them into the model that model.json beside them names."
+        raise CheckpointError(message("load_weights", must, path, lines=_shorten(misfits), hint=hint))
+    model.load_state_dict(tensors)
+
+
+def load_backbone(model: Model, path: str | Path) -> None:
+    """Start a detector's backbone, or a classifier but for its last layer, from the weights of another run.
+
+    Of the weights, the last layer of a classifier (`fc`) is left out, and of a detector all but its backbone.
+    Everything else must fit the backbone of `model`; every tensor is read, or none.
+
+    Args:
+        model: what gets the weights; its other layers stay as they are.
+        path: the folder of a run or of `save_model`, one of the two files in it, or a safetensors file of
+            another name, which has no record beside it.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or its backbone is another.
+    """
+    body = model if isinstance(model, ResNet) else model.backbone.body
+    alone = Path(path).is_file() and Path(path).name not in (WEIGHTS_NAME, RECORD_NAME)
+    weights = Path(path) if alone else _folder_of(path) / WEIGHTS_NAME
+    tensors = _read_tensors("load_backbone", weights)
+    inside = {key.removeprefix(BODY): value for key, value in tensors.items() if key.startswith(BODY)}
+    tensors = {key: value for key, value in (inside or tensors).items() if not key.startswith(LAST_LAYER)}
+    misfits = [line for line in _misfits(body, tensors) if not line.startswith(f"missing: {LAST_LAYER}")]
+    if not alone and (weights.parent / RECORD_NAME).is_file():
+        misfits += _other_options(body, read_record(weights.parent))
+    if misfits:
+        must = f"the weights must have the backbone of {model.config.name}"
+        hint = "make the model with the overrides of the run that the weights are from."
+        raise CheckpointError(message("load_backbone", must, weights, lines=_shorten(misfits), hint=hint))
+    body.load_state_dict(tensors, strict=False)
+
+
+def _other_options(body: ResNet, record: ModelRecord) -> list[str]:
+    """Name the options in which a backbone differs though its tensors need not show it."""
+    try:
+        with torch.device("meta"):
+            theirs = create_model(record.name, **record.overrides).config
+    except LookaroundError as error:
+        return [f"{RECORD_NAME} must describe a model that can be made: {error}"]
+    pairs = [(name, getattr(theirs, name), getattr(body.config, name)) for name in UNSEEN_OPTIONS]
+    return [f"{name}: expected {mine!r}; actual: {other!r}" for name, other, mine in pairs if other != mine]
+
+
+def _folder_of(path: str | Path) -> Path:
+    return Path(path).parent if Path(path).name in (WEIGHTS_NAME, RECORD_NAME) else Path(path)
+
+
+def _shorten(lines: list[str]) -> list[str]:
+    return [*lines[:5], f"… and {len(lines) - 5} more"] if len(lines) > 5 else lines
+
+
+def _read_tensors(where: str, path: str | Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not Path(path).is_file():
-        raise CheckpointError(message("load_weights", "the weights file must exist", path))
+        raise CheckpointError(message(where, "the weights file must exist", path))
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         must = "the weights must be a whole safetensors file"
-        raise CheckpointError(message("load_weights", must, f"{path} ({error})")) from error
-    misfits = _misfits(model, tensors)
-    if misfits:
-        shown = [*misfits[:5], f"… and {len(misfits) - 5} more"] if len(misfits) > 5 else misfits
-        must = f"the weights must be those of {model.config.name}"
-        hint = "load them into the model that model.json beside them names."
-        raise CheckpointError(message("load_weights", must, path, lines=shown, hint=hint))
-    model.load_state_dict(tensors)
+        raise CheckpointError(message(where, must, f"{path} ({error})")) from error
 
 
-def _misfits(model: ResNet, tensors: dict[str, torch.Tensor]) -> list[str]:
+def _misfits(model: Model, tensors: dict[str, torch.Tensor]) -> list[str]:
     expected = model.state_dict()
     lines = [f"missing: {name}" for name in expected if name not in tensors]
     lines += [f"not in the model: {name}" for name in tensors if name not in expected]

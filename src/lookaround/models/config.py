@@ -72,13 +72,13 @@ class ResNetConfig:
     def __post_init__(self) -> None:
         for name in _COUNTS:
             value = getattr(self, name)
-            self._require(_is_count(value), f"{name} must be an integer >= 1", value)
+            self._require(is_count(value), f"{name} must be an integer >= 1", value)
         for name in _FLAGS:
             value = getattr(self, name)
             self._require(isinstance(value, bool), f"{name} must be True or False", value)
         for name in _NUMBERS:
             value = getattr(self, name)
-            self._require(_is_number(value), f"{name} must be a finite number", value)
+            self._require(is_number(value), f"{name} must be a finite number", value)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             self._require(value in choices, f"{name} must be one of {', '.join(choices)}", value)
@@ -89,9 +89,9 @@ class ResNetConfig:
 
     def _check_ranges(self) -> None:
         stages, depths = self.attention_stages, self.depths
-        fits = isinstance(depths, tuple) and len(depths) == 4 and all(_is_count(depth) for depth in depths)
+        fits = isinstance(depths, tuple) and len(depths) == 4 and all(is_count(depth) for depth in depths)
         self._require(fits, "depths must be four integers >= 1", depths)
-        fits = isinstance(stages, tuple) and all(_is_count(stage) and stage <= 4 for stage in stages)
+        fits = isinstance(stages, tuple) and all(is_count(stage) and stage <= 4 for stage in stages)
         self._require(fits, "attention_stages must be taken from 1, 2, 3, 4", stages)
         self._require(self.width > 0, "width must be > 0", self.width)
         self._require(0 <= self.drop_path < 1, "drop_path must be in [0, 1)", self.drop_path)
@@ -113,9 +113,11 @@ class ResNetConfig:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields.items()}
 
 
-def _is_count(value: object) -> bool:
+def is_count(value: object) -> bool:
+    """Tell whether a value is an integer >= 1."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lookaround.models.pyramid import ChannelNorm
 from lookaround.models.resnet import ResNet
+from lookaround.models.variants import Model
 from lookaround.nn import AttentionStem, LocalAttention2d
 from lookaround.nn.pointwise import PointwiseConv2d
 from lookaround.ops.call import Inputs, check_call, check_pair
@@ -31,11 +33,12 @@ class Costs:
     executed_flops: int
 
 
-def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
+def model_costs(model: Model, image_size: int | tuple[int, int]) -> Costs:
     """Count a network's parameters and the FLOPs of one image, without computing anything.
 
     Args:
-        model: the network; it is not changed.
+        model: the network; it is not changed. Of a detector the layers are counted, not what is done with
+            their predictions.
         image_size: height and width in pixels, an integer or a pair.
 
     Raises:
@@ -52,7 +55,7 @@ def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
     """
     height, width = check_pair("model_costs", "image_size", image_size)
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    dtype = model.fc.weight.dtype
+    dtype = next(model.parameters()).dtype
     tally = _Tally()
     model = copy.deepcopy(model).to("meta").eval()
     for module in model.modules():
@@ -61,8 +64,9 @@ def model_costs(model: ResNet, image_size: int | tuple[int, int]) -> Costs:
         count = _COUNTERS.get(type(module))
         if count is not None:
             module.register_forward_hook(tally.hook(count))
+    run = model if isinstance(model, ResNet) else model.network
     with torch.no_grad():
-        model(torch.empty(1, model.config.in_channels, height, width, device="meta", dtype=dtype))
+        run(torch.empty(1, model.config.in_channels, height, width, device="meta", dtype=dtype))
     return Costs(parameters, tally.paper, tally.executed)
 
 
@@ -103,7 +107,7 @@ def _linear(module: nn.Linear, x: Tensor, out: Tensor) -> tuple[int, int]:
     return (2 * out.numel() * module.in_features,) * 2
 
 
-def _batch_norm(module: nn.BatchNorm2d, x: Tensor, out: Tensor) -> tuple[int, int]:
+def _norm(module: nn.Module, x: Tensor, out: Tensor) -> tuple[int, int]:
     return (3 * out.numel(),) * 2
 
 
@@ -135,7 +139,8 @@ _COUNTERS: dict[type, _Counter] = {
     nn.Conv2d: _conv,
     PointwiseConv2d: _conv,
     nn.Linear: _linear,
-    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm2d: _norm,
+    ChannelNorm: _norm,
     LocalAttention2d: _attention,
     AttentionStem: _stem,
 }
