@@ -68,7 +68,7 @@ def read_coco(
     return Annotations.of(file, images, chosen, findings)
 
 
-def _load(file: Path) -> dict[str, list[Any]]:
+def _load(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:  # the last is of deep nesting

@@ -111,13 +111,12 @@ def cut_out(
     if found is None:
         return None
     side = max(part.stop - part.start for part in found)
-    # Room around it: for the fall of its brightness, and for corners that turn outwards.
-    margin = max(2, side // 4)
+    margin = 2  # pixels around it, over which its brightness falls
     padded = np.pad(values, margin)[tuple(slice(part.start, part.stop + 2 * margin) for part in found)]
     scale = longer_side / side
     height, width = (max(1, round(length * scale)) for length in padded.shape)
     large = Image.fromarray(padded).resize((width, height), Image.Resampling.BICUBIC)
-    turned = np.asarray(large.rotate(angle, Image.Resampling.BICUBIC), dtype=np.float32)
+    turned = np.asarray(large.rotate(angle, Image.Resampling.BICUBIC, expand=True), dtype=np.float32)
     # An edge of about a pixel whatever the scale, and nothing at all where the image is black.
     opacity = np.clip((turned - look.edge) * max(OPAQUE / look.edge, 1.5 * scale) + OPAQUE, 0, 1)
     inside = extent(opacity >= OPAQUE)
