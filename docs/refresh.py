@@ -43,12 +43,14 @@ def refresh_demo(run: Path) -> None:
 
 
 def refresh_models() -> None:
-    """Write the tables of the networks into docs/models.md and the README."""
+    """Write the tables of the networks into docs/models.md, docs/detection.md and the README."""
     from lookaround.models import list_models
 
-    table = models_table(list_models())
-    put_between(ROOT / "docs" / "models.md", "models", table)
-    large = [name for name in list_models() if not name.endswith("_small")]
+    classifiers = list_models(task="classification")
+    put_between(ROOT / "docs" / "models.md", "models", models_table(classifiers))
+    detectors = list_models(task="detection")
+    put_between(ROOT / "docs" / "detection.md", "detectors", models_table(detectors))
+    large = [name for name in classifiers if not name.endswith("_small")]
     put_between(ROOT / "README.md", "models", models_table(large))
 
 

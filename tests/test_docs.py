@@ -45,10 +45,11 @@ def test_table_of_networks_is_complete_and_counted() -> None:
     from lookaround.cli.models import describe_model
     from lookaround.models import list_models
 
-    rows = re.findall(r"^\| `(\w+)` \| \d+x\d+ \| ([\d,]+) ", (ROOT / "docs" / "models.md").read_text(), re.M)
+    pages = [(ROOT / "docs" / f"{name}.md").read_text() for name in ("models", "detection")]
+    rows = re.findall(r"^\| `(\w+)` \| \d+x\d+ \| ([\d,]+) ", "\n".join(pages), re.M)
     printed = {name: int(parameters.replace(",", "")) for name, parameters in rows}
     assert sorted(printed) == sorted(list_models())
-    chosen = ["resnet26", "sasa_resnet50_convstem", "sasa_resnet14_small"]
+    chosen = ["resnet26", "sasa_resnet50_convstem", "sasa_resnet14_small", "sasa_retinanet_resnet26"]
     assert {name: printed[name] for name in chosen} == {
         name: describe_model(name)["parameters"] for name in chosen
     }
@@ -64,6 +65,19 @@ def test_every_override_is_described() -> None:
         name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)
     }
     assert described == {field.name for field in dataclasses.fields(ResNetConfig)} - {"name"}
+
+
+def test_every_override_of_a_detector_is_described() -> None:
+    import dataclasses
+
+    from lookaround.models import ResNetConfig, RetinaNetConfig
+
+    section = (ROOT / "docs" / "detection.md").read_text().partition("## Overrides")[2].partition("```")[0]
+    described = {
+        name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`(\w+)`", row)
+    }
+    fields, shared = ({f.name for f in dataclasses.fields(c)} for c in (RetinaNetConfig, ResNetConfig))
+    assert described == fields - shared
 
 
 def test_every_recipe_is_described() -> None:

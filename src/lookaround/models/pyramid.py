@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lookaround.models.padding import Mask, apply_spatial, shrink_mask
-from lookaround.models.resnet import EXPANSION, ResNet
+from lookaround.models.padding import Mask, apply_spatial, apply_stem, shrink_mask
+from lookaround.models.resnet import EXPANSION, Bottleneck, ResNet
 from lookaround.models.retinanet_config import RetinaNetConfig
 from lookaround.nn import LocalAttention2d
 from lookaround.nn.pointwise import PointwiseConv2d
@@ -87,8 +87,31 @@ class PyramidBackbone(nn.Module):
         if key_padding_mask is None:
             features = self.body.features(images)
         else:
-            features = self.body.features(images, key_padding_mask)
+            features = features_without_padding(self.body, images, key_padding_mask)
         return self.pyramid(features, masks), masks
+
+
+def features_without_padding(body: ResNet, images: Tensor, mask: Mask) -> dict[str, Tensor]:
+    """Do what `ResNet.features` does, with spatial layers that do not see the padding.
+
+    What the maps hold in the place of padding has no meaning.
+    """
+    out, mask = apply_stem(body.stem, images, mask)
+    features = {"stem": out}
+    for name in ("layer1", "layer2", "layer3", "layer4"):
+        for block in getattr(body, name):
+            out = _apply_block(block, out, mask)
+            mask = shrink_mask(mask, block.spatial.stride)
+        features[name] = out
+    return features
+
+
+def _apply_block(block: Bottleneck, x: Tensor, mask: Mask) -> Tensor:
+    out = block.relu(block.bn1(block.conv1(x)))
+    out = block.relu(block.bn2(apply_spatial(block.spatial, out, mask)))
+    out = block.drop_path(block.bn3(block.conv3(out)))
+    summed: Tensor = block.relu(out + block.downsample(x))
+    return summed
 
 
 class ChannelNorm(nn.Module):
