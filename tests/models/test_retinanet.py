@@ -69,7 +69,7 @@ def test_nothing_is_found_where_no_score_is_high() -> None:
     assert found[0]["labels"].shape == found[0]["scores"].shape == (0,)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"norm": "batch"}, {"norm": "none"}, {"head_residual": False}])
+@pytest.mark.parametrize("overrides", [{}, {"norm": "batch"}, {"norm": "none"}, {"residual": False}])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_parameter_learns(name: str, overrides: dict) -> None:
     model = make(name, **overrides).train()
@@ -188,7 +188,7 @@ def test_the_same_seed_makes_the_same_model() -> None:
         ({"anchors": "coco"}, "anchors must be one of paper, torchvision; got 'coco'"),
         ({"pyramid_channels": 0}, "pyramid_channels must be an integer >= 1; got 0"),
         ({"head_depth": 1.5}, "head_depth must be an integer >= 1; got 1.5"),
-        ({"head_residual": 1}, "head_residual must be True or False; got 1"),
+        ({"residual": 1}, "residual must be True or False; got 1"),
         ({"anchor_scale": 0}, "anchor_scale must be a finite number > 0; got 0"),
         ({"box_loss_weight": float("nan")}, "box_loss_weight must be a finite number > 0; got nan"),
         ({"focal_alpha": 1.5}, r"focal_alpha must be in \[0, 1\]; got 1.5"),

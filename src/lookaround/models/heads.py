@@ -35,7 +35,7 @@ class Branch(nn.Module):
     def __init__(self, config: RetinaNetConfig, outputs: int, bias: float = 0.0) -> None:
         super().__init__()
         channels = config.pyramid_channels
-        depth, self.residual = config.head_depth, config.head_residual
+        depth, self.residual = config.head_depth, config.residual
         self.layers = nn.ModuleList(make_spatial(config, config.heads, channels) for _ in range(depth))
         self.norms = nn.ModuleList(
             nn.ModuleList(make_norm(config) for _ in config.levels) for _ in range(depth)

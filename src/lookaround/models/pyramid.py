@@ -30,6 +30,7 @@ class Pyramid(nn.Module):
     def __init__(self, config: RetinaNetConfig) -> None:
         super().__init__()
         channels, (first, last) = config.pyramid_channels, config.stage_levels()
+        self.residual = config.residual
         self.stages = [f"layer{level - first + 1}" for level in config.levels if level <= last]
         widths = [config.channels(64 * 2 ** (int(stage[-1]) - 1)) * EXPANSION for stage in self.stages]
         self.lateral = nn.ModuleList(PointwiseConv2d(width, channels, bias=True) for width in widths)
@@ -60,7 +61,8 @@ class Pyramid(nn.Module):
                 enlarged = F.interpolate(above, scale_factor=2)
                 inner = inner + enlarged[..., : inner.shape[-2], : inner.shape[-1]]
             above = inner
-            maps.insert(0, apply_spatial(self.spatial[index], inner, masks[index]))
+            out = apply_spatial(self.spatial[index], inner, masks[index])
+            maps.insert(0, inner + out if self.residual else out)
         for layer in self.further:
             below = maps[-1] if len(maps) == len(self.stages) else maps[-1].relu()
             maps.append(apply_spatial(layer, below, masks[len(maps) - 1]))

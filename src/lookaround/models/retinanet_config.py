@@ -30,8 +30,9 @@ class RetinaNetConfig(ResNetConfig):
         heads: "convolution" or "attention" in both branches of the head.
         pyramid_channels: channels of pyramid and heads.
         head_depth: layers of a branch before the one that predicts.
-        head_residual: whether each of these layers adds to what it is given; attention begins as a blur, and
-            some in a row without it begin by hiding where things are. The paper has no such sum.
+        residual: whether the layers of pyramid and heads add to what they are given, but for those of stride
+            2; attention begins as a blur, and some in a row without it begin by hiding where things are. The
+            paper has no such sum.
         norm: what follows each layer of pyramid and heads: "batch" (statistics of their own for each level),
             "layer" (over the channels of each pixel), or "none".
         levels: pyramid levels that are predicted from, one after another; level l has a pixel for every
@@ -55,7 +56,7 @@ class RetinaNetConfig(ResNetConfig):
     heads: str = "convolution"
     pyramid_channels: int = 256
     head_depth: int = 4
-    head_residual: bool = False
+    residual: bool = False
     norm: str = "batch"
     levels: tuple[int, ...] = (3, 4, 5, 6, 7)
     anchors: str = "paper"
@@ -85,8 +86,8 @@ class RetinaNetConfig(ResNetConfig):
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             self._require(value in choices, f"{name} must be one of {', '.join(choices)}", value)
-        residual = self.head_residual
-        self._require(isinstance(residual, bool), "head_residual must be True or False", residual)
+        residual = self.residual
+        self._require(isinstance(residual, bool), "residual must be True or False", residual)
         self._check_detection()
 
     def _check_detection(self) -> None:

@@ -31,7 +31,7 @@ SMALL_DETECTOR: dict[str, Any] = {
     "num_heads": 4,
     "pyramid_channels": 64,
     "head_depth": 2,
-    "head_residual": True,
+    "residual": True,
     "norm": "layer",
     "levels": (3, 4, 5),
     "anchor_scale": 2.0,
