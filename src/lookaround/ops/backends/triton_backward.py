@@ -1,15 +1,15 @@
 """The backward kernels for GPUs: weights are computed again from the log-sum-exp, tile by tile.
 
-`query_kernel` goes the way of the forward kernel: a program holds queries and meets the lines of their keys. It
-writes the gradient of the queries and the program's share of the tables' gradients, which are added up outside.
-`key_kernel` holds keys and meets the lines of the queries that see them, so that no two programs add to the same
-number: the same call gives the same bits.
+`query_kernel` goes the way of the forward kernel: a program holds queries and meets the lines of their
+keys. It writes the gradient of the queries and the program's share of the tables' gradients, which are
+added up outside. `key_kernel` holds keys and meets the lines of the queries that see them, so that no two
+programs add to the same number: the same call gives the same bits.
 
 Prefixes and shapes are those of `triton_kernels`.
 """
 
 # Triton's functions are compiled from their source; no type of Python describes what is inside them.
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,no-any-return,import-untyped"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,import-untyped"
 # What kernels are compiled for is in capitals, also among the arguments.
 # ruff: noqa: N803
 
@@ -31,6 +31,65 @@ from lookaround.ops.backends.triton_kernels import (
 
 GRAD_STRIDES = [f"grad_{dim}" for dim in "byxh"]
 TO_STRIDES = [f"to_{tensor}{dim}" for tensor in ("", "key_", "value_") for dim in "byxh"]
+
+
+@triton.jit
+def differentiate_tables(b_to_linear, b_table, b_query, b_to_query, PRECISION: tl.constexpr,
+                         UPCAST: tl.constexpr):  # fmt: skip
+    """Add the tables' part to the gradient of the queries, and give the gradient of the tables: entry dim.
+
+    Half types take the factor in two parts, its rounding and the rest: tables sum over every pixel, and these
+    products are few.
+    """
+    # strip query entry
+    b_rounded = b_to_linear.to(b_query.dtype)
+    # strip entry dim
+    b_entries = tl.permute(b_table, (0, 2, 1))
+    b_to_query = multiply(b_rounded, b_entries, b_to_query, PRECISION, UPCAST)
+    b_to_table = multiply(tl.permute(b_rounded, (0, 2, 1)), b_query, None, PRECISION, UPCAST)
+    if b_query.dtype != tl.float32:
+        b_rest = (b_to_linear - b_rounded.to(tl.float32)).to(b_query.dtype)
+        b_to_query = multiply(b_rest, b_entries, b_to_query, PRECISION, UPCAST)
+        b_to_table = multiply(tl.permute(b_rest, (0, 2, 1)), b_query, b_to_table, PRECISION, UPCAST)
+    return b_to_query, tl.sum(b_to_table, axis=0)
+
+
+@triton.jit
+def add_marginals(b_pairs, b_linear, i_first, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
+                  LINES: tl.constexpr, WIDTH: tl.constexpr, KERNEL_Y: tl.constexpr,
+                  ENTRIES: tl.constexpr):  # fmt: skip
+    """Sum pairs (strip query key) over lines, and over columns into the entries of the row table.
+
+    Returns the sums over lines (strip query column), and `b_linear` (strip query entry) with the others.
+    """
+    STRIPS: tl.constexpr = b_pairs.shape[0]
+    QUERIES: tl.constexpr = BLOCK_Y * BLOCK_X
+    # strip query line column
+    b_pairs = tl.reshape(b_pairs, (STRIPS, QUERIES, LINES, WIDTH))
+    # query entry
+    i_line = tl.arange(0, ENTRIES)[None, :] + (tl.arange(0, QUERIES) // BLOCK_X)[:, None] - i_first
+    m_line = (i_line >= 0) & (i_line < LINES) & (tl.arange(0, ENTRIES)[None, :] < KERNEL_Y)
+    i_line = tl.minimum(tl.maximum(i_line, 0), LINES - 1)[None, :, :]
+    # strip query entry
+    i_line = tl.broadcast_to(i_line, (STRIPS, QUERIES, ENTRIES))
+    b_rows = tl.gather(tl.sum(b_pairs, axis=3), i_line, axis=2)
+    return tl.sum(b_pairs, axis=2), b_linear + tl.where(m_line[None, :, :], b_rows, 0.0)
+
+
+@triton.jit
+def add_columns(b_columns, b_linear, BLOCK_X: tl.constexpr, WIDTH: tl.constexpr, KERNEL_Y: tl.constexpr,
+                KERNEL_X: tl.constexpr, ENTRIES: tl.constexpr):  # fmt: skip
+    """Add sums by column (strip query column) to the entries of the column table (strip query entry)."""
+    STRIPS: tl.constexpr = b_columns.shape[0]
+    QUERIES: tl.constexpr = b_columns.shape[1]
+    # query entry
+    i_column = tl.arange(0, ENTRIES)[None, :] - KERNEL_Y
+    m_column = (i_column >= 0) & (i_column < KERNEL_X)
+    i_column = i_column + (tl.arange(0, QUERIES) % BLOCK_X)[:, None]
+    i_column = tl.minimum(tl.maximum(i_column, 0), WIDTH - 1)[None, :, :]
+    # strip query entry
+    i_column = tl.broadcast_to(i_column, (STRIPS, QUERIES, ENTRIES))
+    return b_linear + tl.where(m_column[None, :, :], tl.gather(b_columns, i_column, axis=2), 0.0)
 
 
 @triton.jit
@@ -62,6 +121,7 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
     HAS_LINEAR: tl.constexpr = HAS_ROWS or HAS_COLUMNS
     QUERIES: tl.constexpr = BLOCK_Y * BLOCK_X
     HALF: tl.constexpr = DIM // 2
+    ROUNDED: tl.constexpr = p_out.dtype.element_ty != tl.float32
     i_batch, i_group, i_tile_y, i_tile_x, phase_y, phase_x = find_tile(
         n_groups, n_tiles_y, n_tiles_x, dilation_y, dilation_x
     )
@@ -108,7 +168,8 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
         o_head = (i_batch * n_heads + i_head_) * height * width
         b_logsumexp = tl.load(p_logsumexp + o_head + o_pixel, mask=m_query, other=INFINITY)
         b_delta = tl.sum(b_grad.to(tl.float32) * b_out.to(tl.float32), axis=2)
-        tl.store(p_delta + o_head + o_pixel, b_delta, mask=m_inside)
+        if not (ROUNDED and HAS_LINEAR):
+            tl.store(p_delta + o_head + o_pixel, b_delta, mask=m_inside)
         # strip query entry
         b_linear = None
         if HAS_LINEAR:
@@ -117,17 +178,20 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
             b_table = tl.broadcast_to(b_table[None, :, :], (STRIPS, DIM_, ENTRIES))
             b_linear = clamp(multiply(b_query, b_table, None, PRECISION, UPCAST), LARGE)
             b_to_linear = tl.zeros((STRIPS, QUERIES, ENTRIES), tl.float32)
-        b_column_logits = shift_columns(b_linear, i_left, phase_x, dilation_x, width, STRIPS, BLOCK_Y, BLOCK_X,
-                                        WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR, ZEROS)  # fmt: skip
+            b_mass = tl.zeros((STRIPS, QUERIES, ENTRIES), tl.float32)
+        b_column_logits = shift_columns(b_linear, i_left, phase_x, dilation_x, width, STRIPS, BLOCK_Y,
+                                        BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR, ZEROS)  # fmt: skip
         # strip query column
         b_to_columns = tl.zeros((STRIPS, QUERIES, WIDTH), tl.float32)
+        b_mass_columns = tl.zeros((STRIPS, QUERIES, WIDTH), tl.float32)
         # strip query dim
         b_to_query = tl.zeros((STRIPS, QUERIES, DIM_), tl.float32)
         for i_first in range(0, KERNEL_Y + BLOCK_Y - 1, LINES):
             # strip query key
             b_logits, i_key_y, i_key_x, m_key = start_lines(
                 b_linear, b_column_logits, p_padding, i_first, i_top, i_left, phase_y, phase_x, dilation_y,
-                dilation_x, height, width, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR,
+                dilation_x, height, width, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y,
+                KERNEL_X, HAS_LINEAR,
                 HAS_PADDING, ZEROS, OFFSETS)  # fmt: skip
             if HAS_KEY:
                 # strip dim key
@@ -151,33 +215,28 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
                     b_to_logits.to(b_key.dtype), tl.permute(b_key, (0, 2, 1)), b_to_query, PRECISION, UPCAST
                 )
             if HAS_LINEAR:
-                # strip query line column
-                b_to_pairs = tl.reshape(b_to_logits, (STRIPS, QUERIES, LINES, WIDTH))
-                b_to_columns += tl.sum(b_to_pairs, axis=2)
-                # query entry
-                i_line = (
-                    tl.arange(0, ENTRIES)[None, :] + (tl.arange(0, QUERIES) // BLOCK_X)[:, None] - i_first
+                b_part, b_to_linear = add_marginals(
+                    b_to_logits, b_to_linear, i_first, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, ENTRIES
                 )
-                m_line = (i_line >= 0) & (i_line < LINES) & (tl.arange(0, ENTRIES)[None, :] < KERNEL_Y)
-                i_line = tl.minimum(tl.maximum(i_line, 0), LINES - 1)[None, :, :]
-                # strip query entry
-                i_line = tl.broadcast_to(i_line, (STRIPS, QUERIES, ENTRIES))
-                b_to_rows = tl.gather(tl.sum(b_to_pairs, axis=3), i_line, axis=2)
-                b_to_linear += tl.where(m_line[None, :, :], b_to_rows, 0.0)
+                b_to_columns += b_part
+                if ROUNDED:
+                    b_part, b_mass = add_marginals(
+                        b_weights, b_mass, i_first, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, ENTRIES
+                    )
+                    b_mass_columns += b_part
         if HAS_LINEAR:
-            # query entry
-            i_column = tl.arange(0, ENTRIES)[None, :] - KERNEL_Y
-            m_column = (i_column >= 0) & (i_column < KERNEL_X)
-            i_column = i_column + (tl.arange(0, QUERIES) % BLOCK_X)[:, None]
-            i_column = tl.minimum(tl.maximum(i_column, 0), WIDTH - 1)[None, :, :]
-            # strip query entry
-            i_column = tl.broadcast_to(i_column, (STRIPS, QUERIES, ENTRIES))
-            b_to_linear += tl.where(m_column[None, :, :], tl.gather(b_to_columns, i_column, axis=2), 0.0)
-            b_rounded = b_to_linear.to(b_query.dtype)
-            b_to_query = multiply(b_rounded, tl.permute(b_table, (0, 2, 1)), b_to_query, PRECISION, UPCAST)
+            b_to_linear = add_columns(b_to_columns, b_to_linear, BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, ENTRIES)
+            if ROUNDED:
+                # The output was rounded, so delta is off: by what the logits' gradients fail to sum to zero.
+                # strip query
+                b_error = tl.sum(b_to_columns, axis=2)
+                tl.store(p_delta + o_head + o_pixel, b_delta + b_error, mask=m_inside)
+                # strip query entry
+                b_mass = add_columns(b_mass_columns, b_mass, BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, ENTRIES)
+                b_to_linear -= b_error[:, :, None] * b_mass
             # entry dim
-            b_to_table = tl.sum(
-                multiply(tl.permute(b_rounded, (0, 2, 1)), b_query, None, PRECISION, UPCAST), axis=0
+            b_to_query, b_to_table = differentiate_tables(
+                b_to_linear, b_table, b_query, b_to_query, PRECISION, UPCAST
             )
             b_to_table = b_to_table * (scale * SIGN)
             i_entry = tl.arange(0, ENTRIES)[:, None]
@@ -203,7 +262,7 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
 def shift_queries(b_linear, i_first, STRIPS: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
                   LINES: tl.constexpr, WIDTH: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr,
                   HAS_LINEAR: tl.constexpr):  # fmt: skip
-    """Give the logits of the keys of a tile with some lines of queries, without the content: strip key query."""
+    """Give the logits of a tile's keys with some lines of queries, without the content: strip key query."""
     KEYS: tl.constexpr = BLOCK_Y * BLOCK_X
     QUERIES: tl.constexpr = LINES * WIDTH
     i_query = tl.arange(0, QUERIES)[None, :]
@@ -316,8 +375,8 @@ def key_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, p_
                 b_linear = multiply(b_table, tl.permute(b_query, (0, 2, 1)), None, PRECISION, UPCAST)
                 b_linear = clamp(b_linear, LARGE)
             # strip key query
-            b_logits = shift_queries(b_linear, i_first, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, KERNEL_X,
-                                     HAS_LINEAR)  # fmt: skip
+            b_logits = shift_queries(b_linear, i_first, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y,
+                                     KERNEL_X, HAS_LINEAR)  # fmt: skip
             if HAS_KEY:
                 b_logits = multiply(b_key, tl.permute(b_query, (0, 2, 1)), b_logits, PRECISION, UPCAST)
             b_weights = weigh(b_logits, b_logsumexp[:, None, :], factor)

@@ -1,24 +1,25 @@
 """The forward kernel for GPUs, and what it shares with the backward kernels.
 
 A program computes one tile of one image for several heads, one after the other. A tile is STRIPS strips of
-BLOCK_Y x BLOCK_X queries; each strip has its own keys, the window lines of its queries, LINES lines of WIDTH
-pixels at a time. Inside a strip everything is a small dense product on the tensor cores, batched over strips:
-logits (strip query key), whose position part and window mask are what the product starts from.
+BLOCK_Y x BLOCK_X queries; each strip has its own keys, the window lines of its queries, LINES lines of
+WIDTH pixels at a time. Inside a strip everything is a small dense product on the tensor cores, batched over
+strips: logits (strip query key), whose position part and window mask are what the product starts from.
 
-The position part comes from one product of the queries with both tables, `LINEAR`: kernel_height + kernel_width
-logits a query. `gather` moves them from offsets in the window to lines and columns of keys, and the sum of a
-line's and a column's logit is the pair's. Where a line or column lies outside the window or the image it is minus
-infinity, so a sum with it is, and no logit is masked by itself.
+The position part comes from one product of the queries with both tables: kernel_height + kernel_width
+logits a query, "linear" below. `gather` moves them from offsets in the window to lines and columns of keys;
+a pair's logit is the sum of its line's and its column's. Where a line or column lies outside the window or
+the image it is minus infinity, so a sum with it is, and no logit needs a mask of its own.
 
 Dilation splits an image into phases, each of which is an image without dilation.
 
-Prefixes: i_ index, o_ offset in memory, m_ mask, p_ pointer, b_ block of values, n_ count. Sizes are in capitals.
-Strides are counted in ALIGN elements, so that the compiler knows what they are multiples of. A block's shape is
-on the line above it: strip, query, key, line, column, entry (of both tables), dim.
+Prefixes: i_ index, o_ offset in memory, m_ mask, p_ pointer, b_ block of values, n_ count. Sizes known to
+the compiler are in capitals. Strides are counted in ALIGN elements, so that the compiler knows what they
+are multiples of. A block's shape is on the line above it: strip, query, key, line, column, entry (of both
+tables), dim.
 """
 
 # Triton's functions are compiled from their source; no type of Python describes what is inside them.
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,no-any-return,import-untyped"
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,misc,import-untyped"
 # What kernels are compiled for is in capitals, also among the arguments.
 # ruff: noqa: N803
 
@@ -30,8 +31,8 @@ CAREFUL_FROM: tl.constexpr = tl.constexpr(1e6)  # logits (base 2) from which dif
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
 
-# What changes from call to call must not compile a kernel anew. Strides along a vector are not listed: where one
-# is 1, the compiler has to know.
+# What changes from call to call must not compile a kernel anew. Strides along a vector are not listed: where
+# one is 1, the compiler has to know.
 SIZES = ["height", "width", "n_heads", "n_heads_each", "n_groups", "n_tiles_y", "n_tiles_x"]
 STRIDES = [f"{tensor}_{dim}" for tensor in ("query", "key", "value") for dim in "byxh"] + [
     "rows_h",
@@ -93,7 +94,8 @@ def load_tables(p_rows, p_columns, i_head, rows_h, columns_h, DIM: tl.constexpr,
 def start_lines(b_linear, b_column_logits, p_padding, i_first, i_top, i_left, phase_y, phase_x,
                 dilation_y, dilation_x, height, width, STRIPS: tl.constexpr, BLOCK_Y: tl.constexpr,
                 BLOCK_X: tl.constexpr, LINES: tl.constexpr, WIDTH: tl.constexpr, KERNEL_Y: tl.constexpr,
-                KERNEL_X: tl.constexpr, HAS_LINEAR: tl.constexpr, HAS_PADDING: tl.constexpr, ZEROS: tl.constexpr,
+                KERNEL_X: tl.constexpr, HAS_LINEAR: tl.constexpr, HAS_PADDING: tl.constexpr,
+                ZEROS: tl.constexpr,
                 OFFSETS: tl.constexpr):  # fmt: skip
     """Give the logits of some lines of keys without the content, minus infinity where a key does not count.
 
@@ -162,8 +164,10 @@ def attend_lines(b_query, b_linear, b_column_logits, p_key, p_value, p_padding,
     for i_first in range(0, KERNEL_Y + BLOCK_Y - 1, LINES):
         # strip query key
         b_logits, i_y, i_x, m_key = start_lines(
-            b_linear, b_column_logits, p_padding, i_first, i_top, i_left, phase_y, phase_x, dilation_y, dilation_x,
-            height, width, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR, HAS_PADDING,
+            b_linear, b_column_logits, p_padding, i_first, i_top, i_left, phase_y, phase_x,
+            dilation_y, dilation_x,
+            height, width, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR,
+            HAS_PADDING,
             ZEROS, OFFSETS)  # fmt: skip
         if HAS_KEY:
             # strip dim key
@@ -282,22 +286,26 @@ def forward_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_out,
                                   ENTRIES, HAS_ROWS, HAS_COLUMNS)  # fmt: skip
             b_table = tl.broadcast_to(b_table[None, :, :], (STRIPS, DIM_, ENTRIES))
             b_linear = clamp(multiply(b_query, b_table, None, PRECISION, UPCAST), LARGE)
-        b_column_logits = shift_columns(b_linear, i_left, phase_x, dilation_x, width, STRIPS, BLOCK_Y, BLOCK_X,
-                                        WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR, ZEROS)  # fmt: skip
+        b_column_logits = shift_columns(b_linear, i_left, phase_x, dilation_x, width, STRIPS, BLOCK_Y,
+                                        BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, HAS_LINEAR, ZEROS)  # fmt: skip
         b_out, b_sum, b_largest = attend_lines(
             b_query, b_linear, b_column_logits, p_key_head, p_value_head, p_padding,
-            key_y, key_x, key_d, value_y, value_x, value_d, i_top, i_left, phase_y, phase_x, dilation_y, dilation_x,
+            key_y, key_x, key_d, value_y, value_x, value_d, i_top, i_left, phase_y, phase_x,
+            dilation_y, dilation_x,
             height, width, factor, bound, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, DIM, DIM_, VALUE_DIM,
-            VALUE_DIM_, KERNEL_Y, KERNEL_X, HAS_KEY, HAS_LINEAR, HAS_PADDING, ZEROS, ALIGN, OFFSETS, PRECISION,
+            VALUE_DIM_, KERNEL_Y, KERNEL_X, HAS_KEY, HAS_LINEAR, HAS_PADDING, ZEROS, ALIGN,
+            OFFSETS, PRECISION,
             UPCAST, CAREFUL=False)  # fmt: skip
         # A query sees itself at least, so a sum of zero, an infinity or a NaN is an overflow.
         m_fine = (tl.abs(b_largest) * factor < CAREFUL_FROM) & (b_sum == b_sum)
         if tl.max(tl.max((m_query & (m_fine == 0)).to(tl.int32), axis=1), axis=0) > 0:
             b_out, b_sum, b_largest = attend_lines(
                 b_query, b_linear, b_column_logits, p_key_head, p_value_head, p_padding,
-                key_y, key_x, key_d, value_y, value_x, value_d, i_top, i_left, phase_y, phase_x, dilation_y, dilation_x,
+                key_y, key_x, key_d, value_y, value_x, value_d, i_top, i_left, phase_y, phase_x,
+                dilation_y, dilation_x,
                 height, width, factor, bound, STRIPS, BLOCK_Y, BLOCK_X, LINES, WIDTH, DIM, DIM_, VALUE_DIM,
-                VALUE_DIM_, KERNEL_Y, KERNEL_X, HAS_KEY, HAS_LINEAR, HAS_PADDING, ZEROS, ALIGN, OFFSETS, PRECISION,
+                VALUE_DIM_, KERNEL_Y, KERNEL_X, HAS_KEY, HAS_LINEAR, HAS_PADDING, ZEROS, ALIGN,
+                OFFSETS, PRECISION,
                 UPCAST, CAREFUL=True)  # fmt: skip
         # strip query
         b_sum = tl.where(m_query, b_sum, 1.0)

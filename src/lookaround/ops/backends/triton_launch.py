@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from lookaround.ops.backends.triton_backward import key_kernel, query_kernel
-from lookaround.ops.backends.triton_configs import Kind, Tiles, choose_tiles
+from lookaround.ops.backends.triton_configs import Kind, Tiles, choose_tiles, next_power_of_two
 from lookaround.ops.backends.triton_kernels import forward_kernel
 from lookaround.ops.call import Border, Inputs
 
@@ -41,6 +40,13 @@ class Launch:
     numbers: dict[str, int | float]
     constants: dict[str, Any]
 
+    def compiler_options(self) -> dict[str, int]:
+        """Give what the compiler is told beside the constants."""
+        options = {"num_warps": self.tiles.warps, "num_stages": 1}
+        if self.tiles.registers is not None and torch.version.hip is None:
+            options["maxnreg"] = self.tiles.registers
+        return options
+
     def run(self) -> None:
         """Launch on the current stream of the tensors' device."""
         if self.programs == 0:
@@ -51,7 +57,7 @@ class Launch:
             self.kernel[(self.programs,)](**arguments)
             return
         with torch.cuda.device(device):
-            self.kernel[(self.programs,)](**arguments, num_warps=self.tiles.warps, num_stages=1)
+            self.kernel[(self.programs,)](**arguments, **self.compiler_options())
 
 
 class Gradients(NamedTuple):
@@ -194,14 +200,14 @@ def _constants(inputs: Inputs, options: Options, tiles: Tiles) -> dict[str, Any]
         "BLOCK_Y": tiles.block_y,
         "BLOCK_X": tiles.block_x,
         "LINES": tiles.lines,
-        "WIDTH": triton.next_power_of_2(tiles.block_x + kernel_x - 1),
+        "WIDTH": next_power_of_two(tiles.block_x + kernel_x - 1),
         "DIM": query.shape[-1],
-        "DIM_": max(16, triton.next_power_of_2(query.shape[-1])),
+        "DIM_": max(16, next_power_of_two(query.shape[-1])),
         "VALUE_DIM": value.shape[-1],
-        "VALUE_DIM_": max(16, triton.next_power_of_2(value.shape[-1])),
+        "VALUE_DIM_": max(16, next_power_of_two(value.shape[-1])),
         "KERNEL_Y": kernel_y,
         "KERNEL_X": kernel_x,
-        "ENTRIES": max(16, triton.next_power_of_2(kernel_y + kernel_x)),
+        "ENTRIES": max(16, next_power_of_two(kernel_y + kernel_x)),
         "HAS_KEY": key is not None,
         "HAS_ROWS": rows is not None,
         "HAS_COLUMNS": columns is not None,
