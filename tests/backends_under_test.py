@@ -25,6 +25,11 @@ def reasons_against(backend: str, case: Case, dtype: torch.dtype = torch.float32
     return explain_backends(*tensors, **case.options)[backend]
 
 
+def widest_dtype(backend: str) -> torch.dtype:
+    """Give float64, or float32 for a backend that does not compute it."""
+    return torch.float32 if reasons_against(backend, Case(), torch.float64) else torch.float64
+
+
 def skip_unless_runs(backend: str, case: Case, dtype: torch.dtype = torch.float32) -> None:
     """Skip the test with the backend's own reasons."""
     reasons = reasons_against(backend, case, dtype)

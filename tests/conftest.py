@@ -1,5 +1,6 @@
 """What holds for every test: deterministic algorithms (fresh memory is NaN), one thread, fixed seeds."""
 
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -17,7 +18,11 @@ hypothesis.settings.register_profile(
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
     report_multiple_bugs=False,
 )
-hypothesis.settings.load_profile("default")
+# Triton's interpreter takes a second for a call.
+hypothesis.settings.register_profile(
+    "interpreter", parent=hypothesis.settings.get_profile("default"), max_examples=5
+)
+hypothesis.settings.load_profile("interpreter" if os.environ.get("TRITON_INTERPRET") else "default")
 
 # Memory that an operator allocates and never writes is filled with NaN, so unwritten outputs show.
 torch.use_deterministic_algorithms(True)

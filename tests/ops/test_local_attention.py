@@ -5,7 +5,14 @@ import torch
 from hypothesis import given
 
 import oracle
-from backends_under_test import EVERY_BACKEND, backward, forward, next_unless_runs, skip_unless_runs
+from backends_under_test import (
+    EVERY_BACKEND,
+    backward,
+    device_for,
+    forward,
+    next_unless_runs,
+    skip_unless_runs,
+)
 from closeness import assert_all_close, assert_all_exact_enough
 from lookaround.ops import local_attention
 from strategies import HURTFUL, Case, cases
@@ -100,8 +107,8 @@ def test_half_types_compute_in_float32(backend: str, dtype: torch.dtype) -> None
 def test_autocast_brings_every_input_to_its_dtype(backend: str) -> None:
     case = Case()
     skip_unless_runs(backend, case, torch.bfloat16)
-    query, key, value, row, column, _ = case.tensors(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    query, key, value, row, column, _ = case.tensors(torch.float32, device_for(backend))
+    with torch.autocast(device_for(backend), torch.bfloat16):
         out = local_attention(query, key.bfloat16(), value, row, column, **case.options, backend=backend)
     cast = [t.bfloat16() for t in (query, key, value, row, column)]
     assert out.dtype == torch.bfloat16
@@ -112,8 +119,9 @@ def test_autocast_brings_every_input_to_its_dtype(backend: str) -> None:
 def test_autocast_gives_gradients_in_the_dtype_of_each_input(backend: str) -> None:
     case = Case()
     skip_unless_runs(backend, case, torch.bfloat16)
-    leaves = [t.requires_grad_() for t in case.tensors(torch.float32) if t is not None]
-    with torch.autocast("cpu", torch.bfloat16):
+    tensors = case.tensors(torch.float32, device_for(backend))
+    leaves = [t.requires_grad_() for t in tensors if t is not None]
+    with torch.autocast(device_for(backend), torch.bfloat16):
         out = local_attention(*leaves, **case.options, backend=backend)
     out.float().square().sum().backward()
     assert [leaf.grad.dtype for leaf in leaves] == [torch.float32] * 5
@@ -133,7 +141,7 @@ def test_two_calls_give_the_same_bits(backend: str) -> None:
 def test_inputs_are_left_as_they_were(backend: str) -> None:
     case = Case(padding=0.3)
     skip_unless_runs(backend, case)
-    tensors = case.tensors()
+    tensors = case.tensors(torch.float32, device_for(backend))
     copies = [t.clone() for t in tensors]
     local_attention(*tensors, **case.options, backend=backend)
     assert all(torch.equal(t, copy) for t, copy in zip(tensors, copies, strict=True))

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from backends_under_test import EVERY_BACKEND, backward, device_for, forward, skip_unless_runs
+from backends_under_test import (
+    EVERY_BACKEND,
+    backward,
+    device_for,
+    forward,
+    skip_unless_runs,
+    widest_dtype,
+)
 from lookaround.ops import local_attention
 from strategies import Case
 
@@ -18,8 +25,9 @@ def call(backend: str, case: Case, *tensors: Tensor | None) -> Tensor:
 
 
 def prepared(backend: str, case: Case) -> tuple[Tensor | None, ...]:
-    skip_unless_runs(backend, case, torch.float64)
-    return case.tensors(torch.float64, device_for(backend))
+    dtype = widest_dtype(backend)
+    skip_unless_runs(backend, case, dtype)
+    return case.tensors(dtype, device_for(backend))
 
 
 @EVERY_BACKEND
@@ -227,7 +235,7 @@ def test_odd_kernels_up_to_fifteen_place_their_centre_on_the_query(backend: str)
             batch=1, height=1, width=20, heads=1, kernel_size=(1, size), dilation=dilation, tables="column"
         )
         query, _, value, *_ = prepared(backend, case)
-        column = torch.zeros(size, 2, dtype=torch.float64, device=query.device)
+        column = torch.zeros(size, 2, dtype=query.dtype, device=query.device)
         column[-1] = 500.0
         out = call(backend, case, torch.ones_like(query), None, value, None, column)
         offset = (size // 2) * dilation
