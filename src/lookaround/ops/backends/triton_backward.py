@@ -168,8 +168,6 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
         o_head = (i_batch * n_heads + i_head_) * height * width
         b_logsumexp = tl.load(p_logsumexp + o_head + o_pixel, mask=m_query, other=INFINITY)
         b_delta = tl.sum(b_grad.to(tl.float32) * b_out.to(tl.float32), axis=2)
-        if not (ROUNDED and HAS_LINEAR):
-            tl.store(p_delta + o_head + o_pixel, b_delta, mask=m_inside)
         # strip query entry
         b_linear = None
         if HAS_LINEAR:
@@ -184,8 +182,11 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
         # strip query column
         b_to_columns = tl.zeros((STRIPS, QUERIES, WIDTH), tl.float32)
         b_mass_columns = tl.zeros((STRIPS, QUERIES, WIDTH), tl.float32)
+        # strip query
+        b_error = tl.zeros((STRIPS, QUERIES), tl.float32)
         # strip query dim
         b_to_query = tl.zeros((STRIPS, QUERIES, DIM_), tl.float32)
+        b_mean_key = tl.zeros((STRIPS, QUERIES, DIM_), tl.float32)
         for i_first in range(0, KERNEL_Y + BLOCK_Y - 1, LINES):
             # strip query key
             b_logits, i_key_y, i_key_x, m_key = start_lines(
@@ -214,6 +215,12 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
                 b_to_query = multiply(
                     b_to_logits.to(b_key.dtype), tl.permute(b_key, (0, 2, 1)), b_to_query, PRECISION, UPCAST
                 )
+            if ROUNDED:
+                b_error += tl.sum(b_to_logits, axis=2)
+                if HAS_KEY:
+                    b_mean_key = multiply(
+                        b_weights.to(b_key.dtype), tl.permute(b_key, (0, 2, 1)), b_mean_key, PRECISION, UPCAST
+                    )
             if HAS_LINEAR:
                 b_part, b_to_linear = add_marginals(
                     b_to_logits, b_to_linear, i_first, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, ENTRIES
@@ -224,13 +231,13 @@ def query_kernel(p_query, p_key, p_value, p_rows, p_columns, p_padding, p_grad, 
                         b_weights, b_mass, i_first, BLOCK_Y, BLOCK_X, LINES, WIDTH, KERNEL_Y, ENTRIES
                     )
                     b_mass_columns += b_part
+        # The output was rounded, so delta is off: by what the logits' gradients fail to sum to zero.
+        tl.store(p_delta + o_head + o_pixel, b_delta + b_error, mask=m_inside)
+        if ROUNDED:
+            b_to_query -= b_error[:, :, None] * b_mean_key
         if HAS_LINEAR:
             b_to_linear = add_columns(b_to_columns, b_to_linear, BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, ENTRIES)
             if ROUNDED:
-                # The output was rounded, so delta is off: by what the logits' gradients fail to sum to zero.
-                # strip query
-                b_error = tl.sum(b_to_columns, axis=2)
-                tl.store(p_delta + o_head + o_pixel, b_delta + b_error, mask=m_inside)
                 # strip query entry
                 b_mass = add_columns(b_mass_columns, b_mass, BLOCK_X, WIDTH, KERNEL_Y, KERNEL_X, ENTRIES)
                 b_to_linear -= b_error[:, :, None] * b_mass
