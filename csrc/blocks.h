@@ -28,20 +28,30 @@ class BlockRow {
       to_weights = arena.cut(p.grad_out ? places * places * lanes : 0);
       to_form = arena.cut(p.channels * p.channels * lanes);
       to_maps = arena.cut(places * p.head_dim * p.channels * lanes);
+      sums = arena.cut(p.moments ? 2 * p.heads * p.head_dim * lanes : 0);
+      reduced = arena.cut(p.head_dim * lanes);
       if (pass == 0) arena.allocate();
     }
   }
 
   void forward(int64_t task) {
     begin(task);
+    if (p.moments) std::fill_n(sums, 2 * p.heads * p.head_dim * lanes, 0.0f);
     for (int64_t x = 0; x < blocks_x; x += lanes) {
       read_pixels(x);
       for (int64_t head = 0; head < p.heads; ++head) {
         weigh(head), map_values(head);
         multiply(weights, places, 1, V, p.head_dim, O);
-        p.pooled ? write_pooled(x, head) : write_places(x, head);
+        if (p.moments) {
+          write_reduced<true>(x, head, p.largest), write_reduced<false>(x, head, p.smallest), add_moments(head);
+        } else {
+          p.pooled ? write_reduced<true>(x, head, p.out) : write_places(x, head);
+        }
       }
     }
+    if (p.moments)
+      for (int64_t i = 0; i < 2 * p.heads * p.head_dim; ++i)
+        p.moments[task * 2 * p.heads * p.head_dim + i] = sum_lanes(load(sums + i * lanes));
   }
 
   void backward(int64_t task) {
@@ -50,7 +60,8 @@ class BlockRow {
       std::fill_n(to_form, p.channels * p.channels * lanes, 0.0f);
       std::fill_n(to_maps, places * p.head_dim * p.channels * lanes, 0.0f);
       for (int64_t x = 0; x < blocks_x; x += lanes) {
-        read_pixels(x), weigh(head), map_values(head), read_gradient(x, head);
+        read_pixels(x), weigh(head), map_values(head);
+        p.scale ? make_gradient(x, head) : read_gradient(x, head);
         differentiate_weights();
         multiply(weights, 1, places, O, p.head_dim, V);  // from here on V holds the gradient of the values
         add_gradients();
@@ -63,7 +74,7 @@ class BlockRow {
   const BlockProblem& p;
   const int64_t places;
   int64_t image, block_y, blocks_x, blocks;  // blocks: in the current vector
-  float *X, *Y, *V, *O, *weights, *to_weights, *to_form, *to_maps;
+  float *X, *Y, *V, *O, *weights, *to_weights, *to_form, *to_maps, *sums, *reduced;
   int64_t exists[kMostPlaces];  // blocks of the current vector that have each place
 
   void begin(int64_t task) {
@@ -174,21 +185,66 @@ class BlockRow {
     }
   }
 
-  // The largest output of each block.
-  void write_pooled(int64_t x, int64_t head) {
-    const Ints lane = lane_numbers();
-    for (int64_t o = 0; o < p.head_dim; ++o) {
-      Floats peak = load(O + o * lanes);  // the first place of a block always exists
-      for (int64_t place = 1; place < places; ++place) {
-        const Floats larger = maximum(peak, load(O + (place * p.head_dim + o) * lanes));
-        const Ints here = lane < static_cast<int32_t>(exists[place]);
-        peak = (Floats)(((Ints)larger & here) | ((Ints)peak & ~here));
-      }
-      store(O + o * lanes, peak);
+  Floats keep_existing(int64_t place, Floats x, Floats otherwise) const {
+    const Ints here = lane_numbers() < static_cast<int32_t>(exists[place]);
+    return (Floats)(((Ints)x & here) | ((Ints)otherwise & ~here));
+  }
+
+  // The largest or smallest output of each block.
+  template <bool Largest>
+  Floats reduce(int64_t o) const {
+    Floats peak = load(O + o * lanes);  // the first place of a block always exists
+    for (int64_t place = 1; place < places; ++place) {
+      const Floats x = load(O + (place * p.head_dim + o) * lanes);
+      peak = keep_existing(place, Largest ? maximum(peak, x) : minimum(peak, x), peak);
     }
+    return peak;
+  }
+
+  float* block(float* image_of_blocks, int64_t x, int64_t head) const {
     const int64_t outputs = p.heads * p.head_dim, blocks_y = (p.height + p.size - 1) / p.size;
-    float* to = p.out + ((image * blocks_y + block_y) * blocks_x + x) * outputs + head * p.head_dim;
-    scatter_pixels<float>(O, lanes, std::min<int64_t>(lanes, blocks_x - x), p.head_dim, 1.0f, to, outputs);
+    return image_of_blocks + ((image * blocks_y + block_y) * blocks_x + x) * outputs + head * p.head_dim;
+  }
+
+  template <bool Largest>
+  void write_reduced(int64_t x, int64_t head, float* out) {
+    for (int64_t o = 0; o < p.head_dim; ++o) store(reduced + o * lanes, reduce<Largest>(o));
+    scatter_pixels<float>(reduced, lanes, blocks, p.head_dim, 1.0f, block(out, x, head), p.heads * p.head_dim);
+  }
+
+  void add_moments(int64_t head) {
+    for (int64_t o = 0; o < p.head_dim; ++o) {
+      float* at = sums + (head * p.head_dim + o) * lanes;
+      float* squares_at = at + p.heads * p.head_dim * lanes;
+      Floats sum = load(at), squares = load(squares_at);
+      for (int64_t place = 0; place < places; ++place) {
+        const Floats x = keep_existing(place, load(O + (place * p.head_dim + o) * lanes), Floats{});
+        sum += x, squares += x * x;
+      }
+      store(at, sum), store(squares_at, squares);
+    }
+  }
+
+  // The gradient of every output, from that of each block's extreme after a batch norm.
+  void make_gradient(int64_t x, int64_t head) {
+    multiply(weights, places, 1, V, p.head_dim, O);
+    std::fill_n(reduced, p.head_dim * lanes, 0.0f);
+    gather_pixels<float>(block(const_cast<float*>(p.grad_out), x, head), p.heads * p.head_dim, blocks, p.head_dim, 1.0f,
+                         reduced, lanes, 0);
+    for (int64_t o = 0; o < p.head_dim; ++o) {
+      const int64_t k = head * p.head_dim + o;
+      const Floats extreme = p.scale[k] >= 0.0f ? reduce<true>(o) : reduce<false>(o);
+      const Floats gradient = load(reduced + o * lanes) * p.scale[k];
+      Ints open = lane_numbers() < static_cast<int32_t>(blocks);  // blocks whose extreme is still to be found
+      for (int64_t place = 0; place < places; ++place) {
+        float* at = O + (place * p.head_dim + o) * lanes;
+        const Floats value = load(at);
+        const Ints found = (Ints)(value == extreme) & open & (lane_numbers() < static_cast<int32_t>(exists[place]));
+        open &= ~found;
+        const Floats g = (Floats)((Ints)gradient & found) + value * p.slope[k] + p.offset[k];
+        store(at, keep_existing(place, g, Floats{}));
+      }
+    }
   }
 
   void read_gradient(int64_t x, int64_t head) {

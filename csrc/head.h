@@ -23,6 +23,7 @@ class HeadTensors {
       : p(problem), g(geometry), w(workspace), image(task / p.heads), head(task % p.heads) {
     const bool is_float = p.dtype == Dtype::float32;
     gather = is_float ? gather_pixels<float> : gather_pixels<Bfloat16>;
+    copy = is_float ? copy_channels<float> : copy_channels<Bfloat16>;
     scatter = is_float ? scatter_pixels<float> : scatter_pixels<Bfloat16>;
     element_bytes = is_float ? 4 : 2;
   }
@@ -34,6 +35,7 @@ class HeadTensors {
   const int64_t image, head;
   int64_t element_bytes;
   void (*gather)(const void*, int64_t, int64_t, int64_t, float, float*, int64_t, int64_t);
+  void (*copy)(const void*, int64_t, int64_t, int64_t, int64_t, float, float*, int64_t);
   void (*scatter)(const float*, int64_t, int64_t, int64_t, float, void*, int64_t);
 
   const bool* padding_row(int64_t row) const {
@@ -47,6 +49,17 @@ class HeadTensors {
   }
   bool is_row(int64_t row) const { return row >= 0 && row < g.height; }
 
+  // Pixels x to x + count of a row, as channels of pixels. The next call reads `ahead` elements further on.
+  void read(const View& view, int64_t row, int64_t x, int64_t count, int64_t dim, float factor, float* to,
+            int64_t channel, int64_t ahead) const {
+    const int64_t step = view.width * g.column_step;
+    if (view.channel == 1) {
+      gather(pixel(view, row, x), step, count, dim, factor, to, channel, ahead);
+    } else {
+      copy(pixel(view, row, x), view.channel, step, count, dim, factor, to, channel);
+    }
+  }
+
   void fill(const Plane& plane, const View& view, float factor) const {
     if (plane.dim == 0) return;
     for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
@@ -54,8 +67,7 @@ class HeadTensors {
         const int64_t row = g.row(line, half);
         if (!is_row(row)) continue;
         float* to = plane.line(line) + half * g.half_pitch + g.radius_x;
-        gather(pixel(view, row, 0), view.width * g.column_step, g.width, plane.dim, factor, to, g.pitch,
-               view.height * g.row_step);
+        read(view, row, 0, g.width, plane.dim, factor, to, g.pitch, view.height * g.row_step);
         clear_padding(row, to, g.pitch, plane.dim, 0, g.width);
       }
   }
@@ -77,8 +89,8 @@ class HeadTensors {
         const int64_t row = g.row(y0 + r, half);
         if (!is_row(row)) continue;
         float* to = w.query + r * lanes + half * g.half_lanes;
-        gather(pixel(p.query, row, x), p.query.width * g.column_step, count, p.head_dim, p.scale * kLog2e, to,
-               tile_rows * lanes, count * p.query.width * g.column_step);
+        read(p.query, row, x, count, p.head_dim, p.scale * kLog2e, to, tile_rows * lanes,
+             count * p.query.width * g.column_step);
         clear_padding(row, to, tile_rows * lanes, p.head_dim, x, count);
       }
   }

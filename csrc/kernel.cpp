@@ -17,6 +17,7 @@
 #include "head.h"
 #include "kernel.h"
 #include "layout.h"
+#include "norm.h"
 #include "products.h"
 #include "simd.h"
 
@@ -26,7 +27,7 @@ namespace {
 
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr int kChannels = 4;     // channels that are accumulated together
-constexpr int kMostOffsets = 5;  // offsets along a row whose logits are accumulated together
+constexpr int kMostOffsets = lanes >= 16 ? 7 : 5;  // offsets along a row whose logits are accumulated together
 
 // What a tile multiplies: its query vectors with every vector of their windows.
 struct Products {
@@ -136,6 +137,8 @@ class Head : HeadTensors {
           case 3: multiply_part<Rows, 3>(job, i, first, b); break;
           case 4: multiply_part<Rows, 4>(job, i, first, b); break;
           case 5: multiply_part<Rows, 5>(job, i, first, b); break;
+          case 6: multiply_part<Rows, 6>(job, i, first, b); break;
+          case 7: multiply_part<Rows, 7>(job, i, first, b); break;
         }
         b += offsets;
       }
@@ -260,10 +263,12 @@ class Head : HeadTensors {
       peak[r] = (Floats)(((Ints)peak[r] & some) | ((Ints)broadcast(kInfinity) & ~some));
     }
     sum_windows(w.weights, w.values, y0, rows, x);
+    const float* bias = p.out_bias ? p.out_bias + head * p.value_dim : nullptr;
+    const Floats least = broadcast(p.out_relu ? 0.0f : -kInfinity);
     for (int64_t c = 0; c < p.value_dim; ++c)
       for (int64_t r = 0; r < rows; ++r) {
         float* out = w.result + (c * tile_rows + r) * lanes;
-        store(out, load(out) * norm[r]);
+        store(out, maximum(least, load(out) * norm[r] + (bias ? bias[c] : 0.0f)));
       }
     write_tile(y0, rows, x, p.value_dim, 1.0f, p.out);
     write_logsumexp(y0, rows, x, peak);
@@ -475,6 +480,10 @@ const Kernel LOOKAROUND_NAME(LOOKAROUND_ISA) = {
     LOOKAROUND_ISA::run_backward,
     LOOKAROUND_ISA::run_blocks_forward,
     LOOKAROUND_ISA::run_blocks_backward,
+    LOOKAROUND_ISA::run_moments,
+    LOOKAROUND_ISA::run_normalize,
+    LOOKAROUND_ISA::run_sum_gradients,
+    LOOKAROUND_ISA::run_differentiate,
 };
 
 }  // namespace lookaround

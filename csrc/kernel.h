@@ -11,13 +11,15 @@ namespace lookaround {
 
 enum class Dtype : int { float32, bfloat16 };
 
-// batch height width heads dim; strides count elements, the last dimension is contiguous.
+// batch height width heads dim; strides count elements. What is written has a contiguous last dimension (channel 1);
+// what is read may have contiguous pixels instead (width 1), as a projection that is made for the kernel has.
 struct View {
   void* data = nullptr;
   int64_t batch = 0;
   int64_t height = 0;
   int64_t width = 0;
   int64_t head = 0;
+  int64_t channel = 1;
 };
 
 // One call of the operator, forward or backward. What a call does not have is a null pointer.
@@ -35,7 +37,9 @@ struct Problem {
   int64_t columns_head_stride = 0;
   const bool* padding = nullptr;  // batch height width, contiguous; true: no part of the image
 
-  View out;                    // written by forward
+  View out;                        // written by forward
+  const float* out_bias = nullptr;  // heads value_dim: added to the output of forward
+  bool out_relu = false;           // of forward, after the bias
   float* logsumexp = nullptr;  // batch heads height width, contiguous; forward writes, backward reads
 
   View grad_out;                            // read by backward
@@ -55,8 +59,29 @@ struct BlockProblem {
   const float* form = nullptr;     // heads channel channel
   const float* maps = nullptr;     // place heads head_dim channel
   float* out = nullptr;            // batch height width heads*head_dim, or batch blocks blocks heads*head_dim
+  // Instead of out: of each block the largest and the smallest output, and task 2 heads*head_dim sums of x and x².
+  float *largest = nullptr, *smallest = nullptr, *moments = nullptr;
   const float* grad_out = nullptr;                       // read by backward, as out
+  // With these (heads*head_dim), grad_out is that of each block's largest output, or of the smallest where the scale
+  // is negative, after a batch norm: the gradient of x is scale * g + slope * x + offset.
+  const float *scale = nullptr, *slope = nullptr, *offset = nullptr;
   float *grad_form = nullptr, *grad_maps = nullptr;      // task, then as form and maps; written by backward
+};
+
+// Batch norm in training over pixels of channels, and its gradient. With mean and variance of the batch,
+// y = relu(x * scale + shift + added), where scale = weight / sqrt(variance + eps), shift = bias - mean * scale.
+struct NormProblem {
+  int64_t pixels = 0, channels = 0, pixels_per_task = 1;
+  bool relu = false;
+  const float* x = nullptr;      // pixels channels, as all images here
+  const float* added = nullptr;  // null: nothing is added
+  float* y = nullptr;            // written forward; read backward where something was added and a ReLU follows
+  const float *mean = nullptr, *scale = nullptr, *shift = nullptr;  // channels
+  float* sums = nullptr;  // task 2 channels: of x and x²; backward of the gradient g and g * (x - mean)
+
+  const float* grad = nullptr;
+  float *grad_x = nullptr, *grad_added = nullptr;              // grad_x = scale * g + slope * x + offset
+  const float *slope = nullptr, *offset = nullptr;
 };
 
 // A task is one head of one image: task = image * heads + head. Tasks are independent of each other, and
@@ -69,6 +94,11 @@ struct Kernel {
   // Here a task is one row of blocks of one image: task = image * rows + row.
   void (*blocks_forward)(const BlockProblem&, int64_t first_task, int64_t last_task);
   void (*blocks_backward)(const BlockProblem&, int64_t first_task, int64_t last_task);
+  // Here a task is some pixels, whatever the number of threads.
+  void (*moments)(const NormProblem&, int64_t first_task, int64_t last_task);
+  void (*normalize)(const NormProblem&, int64_t first_task, int64_t last_task);
+  void (*sum_gradients)(const NormProblem&, int64_t first_task, int64_t last_task);
+  void (*differentiate)(const NormProblem&, int64_t first_task, int64_t last_task);
 };
 
 }  // namespace lookaround

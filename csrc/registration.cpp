@@ -3,81 +3,13 @@
 // Tensors are read where they lie: only one whose last dimension is strided is copied. Work is spread over
 // torch's own threads by task; results do not depend on how many there are.
 
+#include "bind_blocks.h"
+#include "bind_norm.h"
+#include "bindings.h"
 #include "kernel.h"
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
-
-#include <algorithm>
-#include <atomic>
-#include <optional>
-#include <string>
-#include <tuple>
-#include <vector>
-
-// The instruction sets that were compiled, the fastest last: X(baseline) X(avx2) ...
-#ifndef LOOKAROUND_INSTRUCTION_SETS
-#define LOOKAROUND_INSTRUCTION_SETS X(baseline)
-#endif
-
 namespace lookaround {
-
-#define X(name) extern const Kernel kernel_##name;
-LOOKAROUND_INSTRUCTION_SETS
-#undef X
-
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using Optional = std::optional<Tensor>;
-using Sizes = std::vector<int64_t>;
-
-#define X(name) &kernel_##name,
-const Kernel* const kKernels[] = {LOOKAROUND_INSTRUCTION_SETS};
-#undef X
-
-// Multiply-adds that are worth waking a thread for.
-constexpr int64_t kWorkPerThread = 1 << 17;
-
-const Kernel* fastest_supported() {
-  const Kernel* found = nullptr;
-  for (const Kernel* kernel : kKernels) {
-    if (kernel->supported()) found = kernel;
-  }
-  STD_TORCH_CHECK(found != nullptr, "lookaround: no compiled kernel runs on this processor");
-  return found;
-}
-
-std::atomic<const Kernel*>& selected_kernel() {
-  static std::atomic<const Kernel*> selected{fastest_supported()};
-  return selected;
-}
-
-// One word per compiled instruction set, the fastest last: name, name! (in use) or name? (not supported here).
-std::string cpu_kernels() {
-  std::string words;
-  for (const Kernel* kernel : kKernels) {
-    if (!words.empty()) words += ' ';
-    words += kernel->name;
-    if (!kernel->supported()) words += '?';
-    if (kernel == selected_kernel().load()) words += '!';
-  }
-  return words;
-}
-
-void set_cpu_kernel(std::string name) {
-  for (const Kernel* kernel : kKernels) {
-    if (name != kernel->name) continue;
-    STD_TORCH_CHECK(kernel->supported(), "lookaround: this processor has no ", name);
-    selected_kernel().store(kernel);
-    return;
-  }
-  STD_TORCH_CHECK(false, "lookaround: no kernel was compiled for ", name);
-}
 
 struct Inputs {
   Tensor query;
@@ -92,13 +24,9 @@ struct Options {
   std::string border;
 };
 
-bool has_shape(const Tensor& tensor, const Sizes& shape) {
-  const auto sizes = tensor.sizes();
-  return sizes.size() == shape.size() && std::equal(shape.begin(), shape.end(), sizes.begin());
-}
-
+// Channels or pixels must lie side by side.
 Tensor readable(const Tensor& tensor) {
-  const bool dense = tensor.size(4) == 1 || tensor.stride(4) == 1;
+  const bool dense = tensor.size(4) == 1 || tensor.stride(4) == 1 || tensor.stride(2) == 1;
   return dense ? tensor : torch::stable::contiguous(tensor);
 }
 
@@ -109,13 +37,8 @@ Tensor readable_table(const Tensor& table) {
 
 View view_of(const Tensor& tensor) {
   void* data = const_cast<void*>(tensor.const_data_ptr());
-  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
-}
-
-// The front door in Python checks and explains; these checks keep a direct call of the op inside its memory.
-void check_image(const char* name, const Tensor& image, const Sizes& shape, ScalarType dtype) {
-  STD_TORCH_CHECK(image.is_cpu() && image.scalar_type() == dtype && has_shape(image, shape),
-                  "lookaround::local_attention: ", name, " must be a CPU tensor of the dtype of query and fit its shape");
+  const int64_t channel = tensor.size(4) == 1 ? 1 : tensor.stride(4);
+  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3), channel};
 }
 
 void check_table(const char* name, const Optional& table, int64_t heads, int64_t length, int64_t head_dim) {
@@ -182,12 +105,6 @@ Problem describe(Inputs& in, const Options& options) {
   return p;
 }
 
-template <class P>
-void run_tasks(void (*function)(const P&, int64_t, int64_t), const P& p, int64_t tasks, int64_t work) {
-  const int64_t grain = std::max<int64_t>(1, kWorkPerThread / std::max<int64_t>(1, work));
-  torch::stable::parallel_for(0, tasks, grain, [&](int64_t first, int64_t last) { function(p, first, last); });
-}
-
 void run_heads(void (*function)(const Problem&, int64_t, int64_t), const Problem& p) {
   const int64_t work = p.height * p.width * p.kernel_height * p.kernel_width * (p.head_dim + p.value_dim);
   run_tasks(function, p, p.batch * p.heads, work);
@@ -206,6 +123,29 @@ std::tuple<Tensor, Tensor> forward(Tensor query, Optional key, Tensor value, Opt
     run_heads(selected_kernel().load()->forward, p);
   }
   return {out, logsumexp};
+}
+
+// The same into memory of the caller's: `out` as value, with a contiguous last dimension, and a contiguous logsumexp.
+void forward_into(Tensor query, Optional key, Tensor value, Optional rows, Optional columns, Optional padding,
+                  Sizes kernel_size, Sizes dilation, double scale, std::string border, Tensor out, Tensor logsumexp,
+                  Optional bias, bool relu) {
+  Inputs in{query, key, value, rows, columns, padding};
+  Problem p = describe(in, {kernel_size, dilation, scale, border});
+  if (bias) {
+    STD_TORCH_CHECK(bias->is_cpu() && bias->scalar_type() == ScalarType::Float && bias->is_contiguous() &&
+                        has_shape(*bias, {p.heads * p.value_dim}),
+                    "lookaround::local_attention_forward_into: bias must be a float32 vector of heads*value_dim");
+    p.out_bias = bias->const_data_ptr<float>();
+  }
+  p.out_relu = relu;
+  check_image("out", out, Sizes(value.sizes().begin(), value.sizes().end()), query.scalar_type());
+  check_image("logsumexp", logsumexp, {p.batch, p.heads, p.height, p.width}, ScalarType::Float);
+  STD_TORCH_CHECK(out.stride(4) == 1 && logsumexp.is_contiguous(),
+                  "lookaround::local_attention_forward_into: out and logsumexp must be written in place");
+  if (p.batch == 0) return;
+  p.out = view_of(out);
+  p.logsumexp = logsumexp.mutable_data_ptr<float>();
+  run_heads(selected_kernel().load()->forward, p);
 }
 
 // Sums the tasks' parts of a table's gradient in the order of the tasks; `parts` is batch heads length half.
@@ -291,65 +231,6 @@ std::tuple<Tensor, Tensor, Tensor> backward_packed(Tensor grad_out, Tensor query
   return {packed, cast_like(tables.rows, rows), cast_like(tables.columns, columns)};
 }
 
-// Pixels are batch height width channel, form is heads channel channel, maps are place heads head_dim channel.
-BlockProblem describe_blocks(const Tensor& pixels, Tensor& form, Tensor& maps, int64_t size) {
-  const bool floats = pixels.scalar_type() == ScalarType::Float && form.scalar_type() == ScalarType::Float &&
-                      maps.scalar_type() == ScalarType::Float;
-  STD_TORCH_CHECK(floats && pixels.is_cpu() && form.is_cpu() && maps.is_cpu(),
-                  "lookaround::block_attention: pixels, form and maps must be float32 CPU tensors");
-  STD_TORCH_CHECK(pixels.dim() == 4 && form.dim() == 3 && maps.dim() == 4 && size >= 1 && size * size <= kMostPlaces,
-                  "lookaround::block_attention: wrong number of dimensions, or blocks larger than 8 x 8");
-  BlockProblem p;
-  p.batch = pixels.size(0), p.height = pixels.size(1), p.width = pixels.size(2), p.channels = pixels.size(3);
-  p.heads = form.size(0), p.head_dim = maps.size(2), p.size = size;
-  STD_TORCH_CHECK(p.height >= 1 && p.width >= 1 && has_shape(form, {p.heads, p.channels, p.channels}) &&
-                      has_shape(maps, {size * size, p.heads, p.head_dim, p.channels}),
-                  "lookaround::block_attention: the shapes of pixels, form and maps must fit together");
-  form = torch::stable::contiguous(form), maps = torch::stable::contiguous(maps);
-  p.pixels = pixels.const_data_ptr<float>();
-  for (int64_t i = 0; i < 4; ++i) p.pixel_strides[i] = pixels.stride(i);
-  p.form = form.const_data_ptr<float>(), p.maps = maps.const_data_ptr<float>();
-  return p;
-}
-
-int64_t block_rows(const BlockProblem& p) { return (p.height + p.size - 1) / p.size; }
-int64_t block_work(const BlockProblem& p) { return p.width * p.size * p.size * p.size * p.heads * p.head_dim; }
-
-Tensor block_forward(Tensor pixels, Tensor form, Tensor maps, int64_t size, bool pooled) {
-  BlockProblem p = describe_blocks(pixels, form, maps, size);
-  const int64_t rows = block_rows(p), columns = (p.width + size - 1) / size, outputs = p.heads * p.head_dim;
-  Tensor out = pooled ? torch::stable::new_empty(pixels, {p.batch, rows, columns, outputs})
-                      : torch::stable::new_empty(pixels, {p.batch, p.height, p.width, outputs});
-  p.pooled = pooled, p.out = out.mutable_data_ptr<float>();
-  run_tasks(selected_kernel().load()->blocks_forward, p, p.batch * rows, block_work(p));
-  return out;
-}
-
-// Sums the tasks' parts in their order.
-Tensor sum_tasks(const Tensor& parts, torch::headeronly::IntHeaderOnlyArrayRef sizes) {
-  Tensor total = torch::stable::new_empty(parts, sizes);
-  const int64_t tasks = parts.size(0), size = parts.size(1);
-  std::vector<double> sums(static_cast<size_t>(size));
-  const float* part = parts.const_data_ptr<float>();
-  for (int64_t task = 0; task < tasks; ++task, part += size)
-    for (int64_t i = 0; i < size; ++i) sums[i] += part[i];
-  std::copy(sums.begin(), sums.end(), total.mutable_data_ptr<float>());
-  return total;
-}
-
-std::tuple<Tensor, Tensor> block_backward(Tensor grad_out, Tensor pixels, Tensor form, Tensor maps, int64_t size) {
-  BlockProblem p = describe_blocks(pixels, form, maps, size);
-  check_image("grad_out", grad_out, {p.batch, p.height, p.width, p.heads * p.head_dim}, ScalarType::Float);
-  grad_out = torch::stable::contiguous(grad_out);
-  const int64_t tasks = p.batch * block_rows(p);
-  Tensor form_parts = torch::stable::new_empty(pixels, {tasks, form.numel()});
-  Tensor map_parts = torch::stable::new_empty(pixels, {tasks, maps.numel()});
-  p.grad_out = grad_out.const_data_ptr<float>();
-  p.grad_form = form_parts.mutable_data_ptr<float>(), p.grad_maps = map_parts.mutable_data_ptr<float>();
-  run_tasks(selected_kernel().load()->blocks_backward, p, tasks, 3 * block_work(p));
-  return {sum_tasks(form_parts, form.sizes()), sum_tasks(map_parts, maps.sizes())};
-}
-
 }  // namespace
 }  // namespace lookaround
 
@@ -358,6 +239,10 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
       "local_attention_forward(Tensor query, Tensor? key, Tensor value, Tensor? row_embedding, "
       "Tensor? column_embedding, Tensor? key_padding_mask, int[2] kernel_size, int[2] dilation, float scale, "
       "str border) -> (Tensor out, Tensor logsumexp)");
+  m.def(
+      "local_attention_forward_into(Tensor query, Tensor? key, Tensor value, Tensor? row_embedding, "
+      "Tensor? column_embedding, Tensor? key_padding_mask, int[2] kernel_size, int[2] dilation, float scale, "
+      "str border, Tensor(a!) out, Tensor(b!) logsumexp, Tensor? out_bias=None, bool relu=False) -> ()");
   // A gradient that does not exist (of a key or table that is None) is an empty tensor.
   m.def(
       "local_attention_backward(Tensor grad_out, Tensor query, Tensor? key, Tensor value, Tensor? row_embedding, "
@@ -373,15 +258,35 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
   m.def(
       "block_attention_backward(Tensor grad_out, Tensor pixels, Tensor form, Tensor maps, int size) -> "
       "(Tensor grad_form, Tensor grad_maps)");
+  m.def(
+      "block_attention_extremes(Tensor pixels, Tensor form, Tensor maps, int size) -> (Tensor largest, Tensor smallest, "
+      "Tensor moments)");
+  m.def(
+      "block_attention_backward_pooled(Tensor grad_out, Tensor pixels, Tensor form, Tensor maps, Tensor scale, "
+      "Tensor slope, Tensor offset, int size) -> (Tensor grad_form, Tensor grad_maps)");
+  // Batch norm in training, of float32 pixels (batch height width channels).
+  m.def("batch_moments(Tensor x) -> (Tensor mean, Tensor variance)");
+  m.def(
+      "batch_normalize(Tensor x, Tensor? added, Tensor mean, Tensor variance, Tensor weight, Tensor bias, float eps, "
+      "bool relu) -> Tensor");
+  m.def(
+      "batch_norm_backward(Tensor grad, Tensor x, Tensor? y, Tensor mean, Tensor variance, Tensor weight, Tensor bias, "
+      "float eps, bool relu) -> (Tensor grad_x, Tensor grad_added, Tensor grad_weight, Tensor grad_bias)");
   m.def("cpu_kernels() -> str");
   m.def("set_cpu_kernel(str name) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lookaround, CPU, m) {
   m.impl("local_attention_forward", TORCH_BOX(&lookaround::forward));
+  m.impl("local_attention_forward_into", TORCH_BOX(&lookaround::forward_into));
   m.impl("local_attention_backward", TORCH_BOX(&lookaround::backward));
   m.impl("block_attention_forward", TORCH_BOX(&lookaround::block_forward));
   m.impl("block_attention_backward", TORCH_BOX(&lookaround::block_backward));
+  m.impl("block_attention_extremes", TORCH_BOX(&lookaround::block_extremes));
+  m.impl("block_attention_backward_pooled", TORCH_BOX(&lookaround::block_backward_pooled));
+  m.impl("batch_moments", TORCH_BOX(&lookaround::batch_moments));
+  m.impl("batch_normalize", TORCH_BOX(&lookaround::batch_normalize));
+  m.impl("batch_norm_backward", TORCH_BOX(&lookaround::batch_norm_backward));
   m.impl("local_attention_backward_packed", TORCH_BOX(&lookaround::backward_packed));
 }
 

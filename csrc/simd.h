@@ -81,20 +81,23 @@ LOOKAROUND_INLINE Floats load_halves(const float* p, ptrdiff_t half) {
 LOOKAROUND_INLINE Floats exp2(Floats x) {
   x = maximum(broadcast(-127.0f), x);
 #if defined(__AVX512F__)
-  Floats whole = (Floats)_mm512_roundscale_ps((__m512)x, 0);
+  Floats f = (Floats)_mm512_reduce_ps((__m512)x, 0);
 #else
   const Floats shift = broadcast(12582912.0f);  // 1.5 * 2^23 rounds to a whole number
-  Floats whole = (x + shift) - shift;
+  Floats whole = (x + shift) - shift, f = x - whole;
 #endif
-  Floats f = x - whole;
   Floats y = broadcast(0.00132647273f);
   y = y * f + 0.00967151299f;
   y = y * f + 0.0555073358f;
   y = y * f + 0.240222424f;
   y = y * f + 0.693147004f;
   y = y * f + 1.0f;
+#if defined(__AVX512F__)
+  return (Floats)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-127.0f), _CMP_NLE_UQ), (__m512)y, (__m512)(x - f));
+#else
   Ints exponent = __builtin_convertvector(whole, Ints);
   return y * (Floats)((exponent + 127) << 23);
+#endif
 }
 
 // log2 of a positive, normal x, with an absolute error near 2^-23.

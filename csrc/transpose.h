@@ -172,6 +172,43 @@ void gather_pixels(const void* source, int64_t pixel, int64_t count, int64_t dim
     for (int64_t c = done; c < dim; ++c) to[c * channel + x] = to_float(from[x * pixel + c]) * factor;
 }
 
+LOOKAROUND_INLINE void copy_pixels(const float* from, int64_t count, float factor, float* to) {
+  int64_t x = 0;
+  for (; x + lanes <= count; x += lanes) store(to + x, load(from + x) * factor);
+#if defined(__AVX512F__)
+  const __mmask16 rest = static_cast<__mmask16>((1 << (count - x)) - 1);
+  _mm512_mask_storeu_ps(to + x, rest, _mm512_mul_ps(_mm512_maskz_loadu_ps(rest, from + x), _mm512_set1_ps(factor)));
+#else
+  for (; x < count; ++x) to[x] = from[x] * factor;
+#endif
+}
+
+LOOKAROUND_INLINE void copy_pixels(const Bfloat16* from, int64_t count, float factor, float* to) {
+#if defined(__AVX512F__)
+  for (int64_t x = 0; x < count; x += 16) {
+    const __mmask16 some = static_cast<__mmask16>(count - x >= 16 ? 0xffff : (1 << (count - x)) - 1);
+    const __m512i bits = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, from + x)), 16);
+    _mm512_mask_storeu_ps(to + x, some, _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(factor)));
+  }
+#else
+  for (int64_t x = 0; x < count; ++x) to[x] = to_float(from[x]) * factor;
+#endif
+}
+
+// Copy channels of pixels, times a factor, where the tensor already has them.
+template <class T>
+void copy_channels(const void* source, int64_t source_channel, int64_t pixel, int64_t count, int64_t dim, float factor,
+                   float* to, int64_t channel) {
+  const T* from = static_cast<const T*>(source);
+  for (int64_t c = 0; c < dim; ++c, from += source_channel, to += channel) {
+    if (pixel == 1) {
+      copy_pixels(from, count, factor, to);
+    } else {
+      for (int64_t x = 0; x < count; ++x) to[x] = to_float(from[x * pixel]) * factor;
+    }
+  }
+}
+
 // The way back.
 template <class T>
 void scatter_pixels(const float* from, int64_t channel, int64_t count, int64_t dim, float factor, void* target,

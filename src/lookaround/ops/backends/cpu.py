@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lookaround.errors import BackendError, UnknownNameError, closest, message
 from lookaround.ops.backends.base import Backend
-from lookaround.ops.call import Call, Inputs
+from lookaround.ops.call import Call, Inputs, check_pair
 
 ENVIRONMENT_VARIABLE = "LOOKAROUND_CPU_ISA"
 DTYPES = (torch.float32, torch.bfloat16)
@@ -39,6 +40,54 @@ def run_packed(projected: Tensor, inputs: Inputs, call: Call) -> Tensor:
 
     options = (call.kernel_size, call.dilation, call.scale, call.border)
     return cpu_ops.attend_packed(projected, *inputs[3:], *options)
+
+
+def attend_into(
+    out: Tensor,
+    projected: Tensor,
+    arguments: tuple[Any, ...],
+    *,
+    bias: Tensor | None = None,
+    relu: bool = False,
+) -> Tensor:
+    """Compute local attention on the maps of a projection into `out`, without gradients.
+
+    Args:
+        out: batch height width heads head_dim, contiguous; overwritten.
+        projected: batch height width maps heads head_dim; channels or pixels side by side.
+        arguments: row_embedding, column_embedding, key_padding_mask, and the options as a dictionary.
+        bias: heads*head_dim, float32: added to the output.
+        relu: whether a ReLU follows.
+
+    Returns:
+        The logarithm of each query's sum of exponentials: batch heads height width.
+    """
+    from lookaround.ops.backends import cpu_ops
+
+    return cpu_ops.attend_into(out, projected, *_flatten(arguments), bias=bias, relu=relu)
+
+
+def differentiate_packed(
+    gradient: Tensor, projected: Tensor, logsumexp: Tensor, arguments: tuple[Any, ...]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Give the gradients of a projection, in one piece, and of the tables.
+
+    Args:
+        gradient: of the output, batch height width heads head_dim.
+        projected: as it was attended to.
+        logsumexp: what that returned.
+        arguments: as those of `attend_into`.
+    """
+    from lookaround.ops.backends import cpu_ops
+
+    return cpu_ops.differentiate_packed(gradient, projected, logsumexp, *_flatten(arguments))
+
+
+def _flatten(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give what the native operators take behind query, key and value."""
+    *tensors, options = arguments
+    pairs = (check_pair("cpu", name, options[name]) for name in ("kernel_size", "dilation"))
+    return *tensors, *pairs, float(options["scale"]), options["border"]
 
 
 def load() -> None:

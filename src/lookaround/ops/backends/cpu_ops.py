@@ -46,6 +46,29 @@ def attend_packed(projected: Tensor, *arguments: Any) -> Tensor:
     return out
 
 
+def attend_into(
+    out: Tensor, projected: Tensor, *arguments: Any, bias: Tensor | None = None, relu: bool = False
+) -> Tensor:
+    """Call the forward operator without gradients, into `out`; returns the log-sum-exp."""
+    batch, height, width, heads, _ = out.shape
+    logsumexp = out.new_empty(batch, heads, height, width, dtype=torch.float32)
+    operator = torch.ops.lookaround.local_attention_forward_into.default
+    operator(*unpack(projected), *arguments, out, logsumexp, bias, relu)
+    return logsumexp
+
+
+def differentiate_packed(
+    gradient: Tensor, projected: Tensor, logsumexp: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Call the backward operator; returns the gradients of the projection in one piece and of the tables."""
+    rows, columns, padding, *options = arguments
+    operator = torch.ops.lookaround.local_attention_backward_packed.default
+    packed, to_rows, to_columns = operator(
+        gradient, *unpack(projected), rows, columns, padding, logsumexp, *options
+    )
+    return packed, None if rows is None else to_rows, None if columns is None else to_columns
+
+
 def register() -> None:
     """Complete the operators that the native library has defined."""
     from torch.utils.flop_counter import register_flop_formula
@@ -135,18 +158,24 @@ class _AttendPacked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         projected, rows, columns, padding, logsumexp = ctx.saved_tensors
-        maps = unpack(projected)
-        arguments = (gradients[0], *maps, rows, columns, padding, logsumexp, *ctx.options)
-        if (
-            torch.is_grad_enabled()
-        ):  # create_graph: only this way says so when a second derivative is asked for
-            *to_maps, to_rows, to_columns = _Differentiate.apply(*arguments)
-            packed = torch.stack([to for to, of in zip(to_maps, maps, strict=True) if of is not None], 3)
-        else:
-            backward = torch.ops.lookaround.local_attention_backward_packed.default
-            packed, to_rows, to_columns = backward(*arguments)
-        nothing = (None,) * (1 + len(ctx.options))
-        return packed, None if rows is None else to_rows, None if columns is None else to_columns, *nothing
+        arguments = (rows, columns, padding, *ctx.options)
+        # With create_graph only the first way says so when a second derivative is asked for.
+        differentiate = _differentiate_by_maps if torch.is_grad_enabled() else differentiate_packed
+        found = differentiate(gradients[0], projected, logsumexp, *arguments)
+        return *found, *(None,) * (1 + len(ctx.options))
+
+
+def _differentiate_by_maps(
+    gradient: Tensor, projected: Tensor, logsumexp: Tensor, *arguments: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Do `differentiate_packed` through an autograd function."""
+    maps = unpack(projected)
+    rows, columns, padding, *options = arguments
+    *to_maps, to_rows, to_columns = _Differentiate.apply(
+        gradient, *maps, rows, columns, padding, logsumexp, *options
+    )
+    packed = torch.stack([to for to, of in zip(to_maps, maps, strict=True) if of is not None], 3)
+    return packed, None if rows is None else to_rows, None if columns is None else to_columns
 
 
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
