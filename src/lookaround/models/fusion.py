@@ -49,10 +49,10 @@ class FusedBottleneck(nn.Module):
         self.conv3 = FusedConv2d(fuse_conv_bn_eval(block.conv3, block.bn3))
         spatial, shortcut = block.spatial, block.downsample
         if isinstance(spatial, LocalAttention2d):
-            self.spatial = nn.Sequential(fuse_attention_bn_eval(spatial, block.bn2), nn.ReLU(inplace=True))
+            self.spatial: nn.Module = fuse_attention_bn_eval(spatial, block.bn2, relu=True)
         else:
             assert isinstance(spatial, nn.Conv2d)
-            self.spatial = nn.Sequential(FusedConv2d(fuse_conv_bn_eval(spatial, block.bn2)))
+            self.spatial = FusedConv2d(fuse_conv_bn_eval(spatial, block.bn2))
         self.downsample: nn.Module | None = None
         if isinstance(shortcut, nn.Sequential):
             conv, bn = shortcut

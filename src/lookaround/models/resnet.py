@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lookaround.models.config import ResNetConfig
 from lookaround.nn import AttentionStem, ConvStem, DropPath, LocalAttention2d
+from lookaround.nn.batch_norm import normalize_add, normalize_then
 from lookaround.nn.pointwise import PointwiseConv2d
 
 EXPANSION = 4  # output channels of a bottleneck block over its inner channels
@@ -110,11 +111,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return batch 4·inner_channels ceil(height / stride) ceil(width / stride)."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.spatial(out)))
-        out = self.drop_path(self.bn3(self.conv3(out)))
-        summed: Tensor = self.relu(out + self.downsample(x))
-        return summed
+        out = normalize_then(self.bn1, self.relu, self.spatial, self.conv1(x))
+        out = normalize_then(self.bn2, self.relu, self.conv3, out)
+        shortcut = self.downsample(x)
+        if self.drop_path.active:
+            summed: Tensor = self.relu(self.drop_path(self.bn3(out)) + shortcut)
+            return summed
+        return normalize_add(self.bn3, self.relu, out, shortcut)
 
 
 def _make_stem(config: ResNetConfig, channels: int) -> nn.Module:

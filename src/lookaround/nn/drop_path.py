@@ -26,9 +26,14 @@ class DropPath(nn.Module):
             raise ArgumentError(message("DropPath", "probability must be in [0, 1)", probability))
         self.probability = probability
 
+    @property
+    def active(self) -> bool:
+        """Whether it does anything now."""
+        return self.training and self.probability > 0
+
     def forward(self, x: Tensor) -> Tensor:
         """Return `x`, or while training `x` with some samples set to zero."""
-        if not self.training or self.probability == 0:
+        if not self.active:
             return x
         keep = torch.empty(x.shape[0], *[1] * (x.dim() - 1), dtype=x.dtype, device=x.device)
         keep.bernoulli_(1 - self.probability)

@@ -1,7 +1,6 @@
 """Batch norm folded into the layer before it, for inference."""
 
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from lookaround.errors import ArgumentError, message
 from lookaround.nn.local_attention import LocalAttention2d
 from lookaround.nn.pointwise import onednn_serves
+from lookaround.nn.projected_attention import Finish
 from lookaround.nn.stem import AttentionStem, ConvStem
 
 
@@ -56,7 +56,7 @@ class FusedConv2d(nn.Module):
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """Return relu(conv(x) + added); `added` is overwritten."""
         conv = self.conv
-        if torch.is_grad_enabled() or not onednn_serves(x, conv.weight, added, dtypes=_fused_dtypes()):
+        if torch.is_grad_enabled() or not onednn_serves(x, conv.weight, added):
             summed = conv(x) if added is None else conv(x) + added
             return F.relu(summed) if self.relu else summed
         arguments: list[Any] = [conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups]
@@ -69,27 +69,45 @@ class FusedConv2d(nn.Module):
         return _convolve(torch.ops.mkldnn._convolution_pointwise_.binary, added, x, *arguments)
 
 
-@functools.cache
-def _fused_dtypes() -> tuple[torch.dtype, ...]:
-    """Give the dtypes whose convolutions oneDNN fuses on this processor."""
-    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return (torch.float32, torch.bfloat16) if has_bfloat16 else (torch.float32,)
-
-
 def _convolve(operator: Callable[..., Tensor], *arguments: Any) -> Tensor:
     return operator(*arguments)
 
 
-def fuse_attention_bn_eval(attention: LocalAttention2d, bn: nn.BatchNorm2d) -> nn.Module:
-    """Fold a batch norm that follows local attention into a copy of the attention.
+class FusedLocalAttention2d(nn.Module):
+    """Local attention, then a constant for each channel and a ReLU, in one pass over memory; for inference.
 
-    The scale goes into the value map. The shift becomes the bias of the values, because the weights of a
-    window sum to one; under border "zeros" the weights of the pixels outside are missing from that sum, so
-    that there the shift is added afterwards.
+    Args:
+        attention: the layer whose weights it takes over.
+        shift: a constant for each channel.
+        relu: whether a ReLU follows.
+
+    Example:
+        >>> layer = FusedLocalAttention2d(LocalAttention2d(8, 8, 3, num_heads=2), torch.zeros(8))
+        >>> layer(torch.randn(2, 8, 5, 5)).min() >= 0
+        tensor(True)
+    """
+
+    def __init__(self, attention: LocalAttention2d, shift: Tensor, relu: bool = True) -> None:
+        super().__init__()
+        self.attention, self.relu = attention, relu
+        self.shift = nn.Parameter(shift.clone(), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(attention(x) + shift)."""
+        return self.attention.attend(x, finish=Finish(self.shift, self.relu))
+
+
+def fuse_attention_bn_eval(
+    attention: LocalAttention2d, bn: nn.BatchNorm2d, relu: bool = False
+) -> FusedLocalAttention2d:
+    """Fold a batch norm that follows local attention, and perhaps a ReLU, into a copy of the attention.
+
+    The scale goes into the value map; the shift is added to the sums.
 
     Args:
         attention: the layer, in eval mode.
         bn: the batch norm that follows it, in eval mode.
+        relu: whether a ReLU follows that.
 
     Raises:
         ArgumentError: one of them is in training mode, in which a batch norm is no constant map.
@@ -97,19 +115,12 @@ def fuse_attention_bn_eval(attention: LocalAttention2d, bn: nn.BatchNorm2d) -> n
     _check_eval("fuse_attention_bn_eval", attention, bn)
     scale, shift = _scale_and_shift(bn)
     fused = copy.deepcopy(attention)
-    old = fused.projection
+    values = slice(fused.projection.out_features - attention.out_channels, None)
     with torch.no_grad():
-        bias = old.bias.clone() if old.bias is not None else old.weight.new_zeros(old.out_features)
-        weight = old.weight.clone()
-        values = slice(old.out_features - attention.out_channels, None)
-        weight[values] *= scale[:, None].to(weight.dtype)
-        bias[values] *= scale.to(bias.dtype)
-        if attention.border == "mask":
-            bias[values] += shift.to(bias.dtype)
-    fused.projection = nn.Linear(old.in_features, old.out_features, device="meta")
-    fused.projection.weight = nn.Parameter(weight, requires_grad=False)
-    fused.projection.bias = nn.Parameter(bias, requires_grad=False)
-    return fused if attention.border == "mask" else nn.Sequential(fused, Shift(shift))
+        fused.projection.weight[values] *= scale[:, None].to(fused.projection.weight.dtype)
+        if fused.projection.bias is not None:
+            fused.projection.bias[values] *= scale.to(fused.projection.bias.dtype)
+    return FusedLocalAttention2d(fused.requires_grad_(False), shift, relu)
 
 
 def fuse_stem_eval(stem: ConvStem | AttentionStem) -> ConvStem | AttentionStem:

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -11,8 +10,10 @@ from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
 from lookaround.nn.pointwise import pointwise_linear
 from lookaround.nn.position import sinusoidal_embedding
+from lookaround.nn.projected_attention import Finish, Layout, Parameters, attend_to_projection
 from lookaround.ops.call import check_border, check_kernel_size, check_pair, unpack
 from lookaround.ops.dispatch import check_backend
+from lookaround.ops.local_attention import WindowOptions
 
 POSITIONS = ("relative", "absolute", "none")
 
@@ -167,22 +168,19 @@ class LocalAttention2d(nn.Module):
         Raises:
             ShapeError: x has not the three or four dimensions or the channels that the layer takes.
         """
+        return self.attend(x, key_padding_mask)
+
+    def attend(
+        self, x: Tensor, key_padding_mask: Tensor | None = None, finish: Finish | None = None
+    ) -> Tensor:
+        """Do `forward`, and for inference what follows it."""
         self._check_input(x)
         if x.dim() == 3:
             mask = None if key_padding_mask is None else key_padding_mask[None]
-            return self.forward(x[None], mask)[0]
-        out = ops.local_attention_packed(
-            self._project(x),
-            self.row_embedding,
-            self.column_embedding,
-            key_padding_mask,
-            kernel_size=self.kernel_size,
-            dilation=self.dilation,
-            scale=self.scale,
-            border=self.border,
-            backend=self.backend,
-        )
-        return self._average(out.flatten(-2).permute(0, 3, 1, 2), key_padding_mask)
+            return self.attend(x[None], mask, finish)[0]
+        tables = self.row_embedding, self.column_embedding
+        parameters = Parameters(self.projection.weight, self.projection.bias, *tables)
+        return attend_to_projection(self._pixels(x), parameters, key_padding_mask, self._layout(), finish)
 
     def attention_weights(
         self,
@@ -209,23 +207,23 @@ class LocalAttention2d(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         """Compute query, key (if it has keys) and value: batch height width maps heads head_dim."""
+        projected = pointwise_linear(self._pixels(x), self.projection.weight, self.projection.bias)
+        return self._layout().split(projected)
+
+    def _pixels(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # batch height width in_channels: a free view of channels-last memory
         if self.position == "absolute":
             pixels = pixels + sinusoidal_embedding(*pixels.shape[1:], like=pixels)
-        projected = pointwise_linear(pixels, self.projection.weight, self.projection.bias)
-        maps: Tensor = projected.unflatten(-1, (-1, self.num_heads, self.head_dim))
-        return maps
+        return pixels
 
-    def _average(self, out: Tensor, key_padding_mask: Tensor | None) -> Tensor:
-        if self.stride == (1, 1):
-            return out
-        pooled = F.avg_pool2d(out, self.stride, self.stride, ceil_mode=True, count_include_pad=False)
-        if key_padding_mask is None:
-            return pooled
-        share = (~key_padding_mask).to(out.dtype)[:, None]
-        share = F.avg_pool2d(share, self.stride, self.stride, ceil_mode=True, count_include_pad=False)
-        # A window that is all padding is 0 and stays so; 0 / 0 would poison the gradients.
-        return pooled / share.masked_fill(share == 0, 1.0)
+    def _layout(self) -> Layout:
+        options: WindowOptions = {
+            "kernel_size": self.kernel_size,
+            "dilation": self.dilation,
+            "scale": self.scale,
+            "border": self.border,
+        }
+        return Layout(self.num_heads, self.head_dim, self.stride, self.backend, options)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:

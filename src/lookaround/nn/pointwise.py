@@ -5,6 +5,7 @@ vector units on processors that are not Intel's. PyTorch's other library, oneDNN
 asked only by compiled graphs. Here it is asked directly; where it does not serve, the ordinary functions do.
 """
 
+import functools
 from typing import Any
 
 import torch
@@ -16,10 +17,19 @@ from lookaround.ops.modes import is_plain_cpu_call
 NO_ACTIVATION: tuple[str, list[Any], str] = ("none", [], "")
 
 
-def onednn_serves(*tensors: Tensor | None, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> bool:
-    """Tell whether oneDNN can be asked directly: eager tensors of one of the dtypes on the CPU."""
+def onednn_serves(*tensors: Tensor | None) -> bool:
+    """Tell whether oneDNN can be asked directly: eager tensors on the CPU, of a dtype that it computes."""
+    if torch.compiler.is_compiling():  # first: what follows cannot be traced
+        return False
     given = [tensor for tensor in tensors if tensor is not None]
-    return is_plain_cpu_call(*given, dtypes=dtypes) and torch.backends.mkldnn.is_available()
+    return is_plain_cpu_call(*given, dtypes=_onednn_dtypes()) and torch.backends.mkldnn.is_available()
+
+
+@functools.cache
+def _onednn_dtypes() -> tuple[torch.dtype, ...]:
+    """Give the dtypes that oneDNN computes on this processor."""
+    has_bfloat16 = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if has_bfloat16 else (torch.float32,)
 
 
 def pointwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,38 +47,37 @@ def pointwise_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     if not onednn_serves(x, weight, bias):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        out: Tensor = _PointwiseLinear.apply(x, weight, bias)
-        return out
-    return _multiply(x, weight, bias)
-
-
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return _convolve(x, weight, bias) if x.dim() == 4 else F.linear(x, weight, bias)
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *NO_ACTIVATION)
     return out
 
 
-class _PointwiseLinear(torch.autograd.Function):
-    """`_multiply` with its gradients, which are products of the same kind."""
+def pointwise_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, needed: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Give the gradients of x, weight and bias of `pointwise_linear`, those that are needed.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return _multiply(x, weight, bias)
+    Args:
+        gradient: of the output, batch height width out_channels.
+        x: batch height width in_channels.
+        weight: out_channels in_channels.
+        needed: of x, weight, bias.
+    """
+    to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(
+        *(gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight[:, :, None, None]),
+        *([weight.shape[0]], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, needed),
+    )
+    return (
+        None if to_x is None else to_x.permute(0, 2, 3, 1),
+        None if to_weight is None else to_weight.flatten(1),
+        to_bias,
+    )
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        gradient = gradients[0]
-        rows, pixels = gradient.flatten(0, -2), x.flatten(0, -2)
-        to_x = to_weight = to_bias = None
-        if ctx.needs_input_grad[0]:
-            to_x = pointwise_linear(gradient, weight.t())
-        if ctx.needs_input_grad[1]:
-            to_weight = pointwise_linear(pixels.t(), rows.t()).t()
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            to_bias = rows.sum(0)
-        return to_x, to_weight, to_bias
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Do it as a convolution, whose gradients PyTorch asks of oneDNN."""
+    out = F.conv2d(x.permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+    return out.permute(0, 2, 3, 1)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -90,7 +99,8 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return batch out_channels ceil(height / stride) ceil(width / stride)."""
-        if x.dim() != 4 or not onednn_serves(x, self.weight, self.bias):
+        # With gradients PyTorch asks oneDNN by itself.
+        if torch.is_grad_enabled() or x.dim() != 4 or not onednn_serves(x, self.weight, self.bias):
             return super().forward(x)
         if self.stride != (1, 1):
             x = x[:, :, :: self.stride[0], :: self.stride[1]]

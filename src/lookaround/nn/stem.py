@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
+from lookaround.nn.batch_norm import normalize_then
+from lookaround.nn.pooled_blocks import attend_normalize_pool
 from lookaround.ops.block_attention import absent_places, block_weights, cut_blocks, join_blocks
 
 STEM_VALUES = ("spatially_aware", "plain", "convolution")
@@ -64,8 +66,7 @@ class ConvStem(nn.Module):
             ShapeError: x has not the four dimensions or the channels that the stem takes.
         """
         _check_images("ConvStem", x, self.in_channels)
-        out: Tensor = self.pool(self.relu(self.bn(self.conv(x))))
-        return out
+        return normalize_then(self.bn, self.relu, self.pool, self.conv(x))
 
 
 class AttentionStem(nn.Module):
@@ -175,8 +176,12 @@ class AttentionStem(nn.Module):
             ShapeError: x has not the four dimensions or the channels that the stem takes.
         """
         _check_images("AttentionStem", x, self.in_channels)
-        out: Tensor = self.pool(self.relu(self.bn(self._attend(x))))
-        return out
+        if self.values != "convolution" and isinstance(self.pool, nn.MaxPool2d):
+            arguments = (x.permute(0, 2, 3, 1), self._form(), self._value_maps(), self.block_size)
+            pooled = attend_normalize_pool(self.bn, self.relu, self.pool, *arguments)
+            if pooled is not None:
+                return pooled
+        return normalize_then(self.bn, self.relu, self.pool, self._attend(x))
 
     def attention_weights(self, x: Tensor) -> Float[Tensor, "batch blocks_y blocks_x heads queries keys"]:
         """Return where each pixel of a block looks within its block, for pictures."""

@@ -49,7 +49,7 @@ def block_attention(
         floats = (pixels.float(), form.float(), maps.float())
         with torch.autocast(pixels.device.type, enabled=False):  # softmax and sums run in float32
             return block_attention(*floats, block_size=block_size, pooled=pooled).to(dtype)
-    if _is_native(pixels, form, maps, block_size):
+    if is_native(pixels, form, maps, block_size):
         if torch.is_grad_enabled() and (form.requires_grad or maps.requires_grad) and not pooled:
             out: Tensor = _NativeBlocks.apply(pixels, form, maps, block_size)
             return out
@@ -103,7 +103,7 @@ def _pool(out: Tensor, size: int) -> Tensor:
     return F.max_pool2d(out.permute(0, 3, 1, 2), size, ceil_mode=True).permute(0, 2, 3, 1)
 
 
-def _is_native(pixels: Tensor, form: Tensor, maps: Tensor, block_size: int) -> bool:
+def is_native(pixels: Tensor, form: Tensor, maps: Tensor, block_size: int) -> bool:
     """Tell whether the native kernel can run: eager float32 on the CPU, no gradient of the pixels."""
     return (
         is_plain_cpu_call(pixels, form, maps, dtypes=(torch.float32,))
