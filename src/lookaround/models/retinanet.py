@@ -1,6 +1,7 @@
 """The detector: backbone, pyramid and heads of ours in torchvision's RetinaNet."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,6 +19,21 @@ from lookaround.models.retinanet_config import RetinaNetConfig
 
 SIZE_DIVISIBLE = 32  # batches are padded to multiples of it
 Target = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is said of the anchors that lie in images of a batch, and not in its padding.
+
+    Attributes:
+        parts: `cls_logits` and `bbox_regression`, of each level and image: anchors numbers.
+        anchors: of each image and level: anchors 4.
+        image_sizes: height and width of each image.
+    """
+
+    parts: dict[str, list[list[Tensor]]]
+    anchors: list[list[Tensor]]
+    image_sizes: list[tuple[int, int]]
 
 
 class RetinaNet(detection.RetinaNet):  # type: ignore[misc]  # torchvision has no types
@@ -109,17 +125,44 @@ class RetinaNet(detection.RetinaNet):  # type: ignore[misc]  # torchvision has n
         check_images(images, self.config.in_channels)
         if self.training:
             check_targets(images, targets, self.config.num_classes)
+        predicted = self._predict(images)
+        if self.training and targets is not None:
+            return self._losses(predicted, targets)
+        return self._detections(predicted)
+
+    def evaluate(
+        self, images: list[Tensor], targets: list[Target]
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """Return both what `forward` returns in training mode and in eval mode, of one pass.
+
+        Args:
+            images: each channels height width, normalised.
+            targets: of each image `boxes` and `labels`, as for training.
+
+        Raises:
+            ShapeError: an image or a target has not the shape that it must have.
+            DtypeError: an image holds integers.
+            ArgumentError: targets hold boxes without area or labels that there are not.
+        """
+        check_images(images, self.config.in_channels)
+        check_targets(images, targets, self.config.num_classes)
+        predicted = self._predict(images)
+        return self._losses(predicted, targets), self._detections(predicted)
+
+    def _predict(self, images: list[Tensor]) -> Predicted:
         batch, _ = self.transform(images)
         mask = padding_mask(batch.tensors, batch.image_sizes)
         outputs = self.network(batch.tensors, mask)
         anchors = self.anchor_generator.by_level(batch.tensors.shape[-2:], batch.tensors.device)
-        # Of each level and image: what is said of the anchors in the image, and these anchors.
         parts = {name: self._split(levels, mask) for name, levels in outputs.items()}
         placed = self._split([x.expand(len(images), -1, -1) for x in anchors], mask)
         by_image = [list(levels) for levels in zip(*placed, strict=True)]
-        if self.training and targets is not None:
-            return self._losses(parts, by_image, targets)
-        found: list[dict[str, Tensor]] = self.postprocess_detections(parts, by_image, batch.image_sizes)
+        return Predicted(parts, by_image, batch.image_sizes)
+
+    def _detections(self, predicted: Predicted) -> list[dict[str, Tensor]]:
+        found: list[dict[str, Tensor]] = self.postprocess_detections(
+            predicted.parts, predicted.anchors, predicted.image_sizes
+        )
         return found
 
     def _split(self, levels: list[Tensor], mask: Mask) -> list[list[Tensor]]:
@@ -135,14 +178,12 @@ class RetinaNet(detection.RetinaNet):  # type: ignore[misc]  # torchvision has n
             parts.append([values[here] for values, here in zip(x.float(), present, strict=True)])
         return parts
 
-    def _losses(
-        self, parts: dict[str, list[list[Tensor]]], anchors: list[list[Tensor]], targets: list[Target]
-    ) -> dict[str, Tensor]:
+    def _losses(self, predicted: Predicted, targets: list[Target]) -> dict[str, Tensor]:
         logits, deltas = (
-            [torch.cat(levels) for levels in zip(*parts[name], strict=True)]
+            [torch.cat(levels) for levels in zip(*predicted.parts[name], strict=True)]
             for name in ("cls_logits", "bbox_regression")
         )
-        joined = [torch.cat(levels) for levels in anchors]
+        joined = [torch.cat(levels) for levels in predicted.anchors]
         pairs = zip(joined, targets, strict=True)
         assigned = [assign(boxes, target, self.proposal_matcher) for boxes, target in pairs]
         return detection_losses(logits, deltas, joined, assigned, self.config)
