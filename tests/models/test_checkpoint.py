@@ -19,6 +19,7 @@ DESCRIPTION = {
     "preprocessing": {"image_size": 8, "mean": [0.5]},
     "class_names": ["null", "eins", "zwei ½"],
     "metrics": {"test_accuracy": 0.975, "epochs": 3},
+    "category_ids": [7, 9, 90],
 }
 
 

@@ -34,6 +34,7 @@ class ModelRecord:
         preprocessing: how an image becomes the model's input, as `data.Preprocessing.to_dict` gives it.
         class_names: names of the classes, in the order of the logits.
         metrics: figures measured on these weights, by name.
+        category_ids: of a detector, the id that each class has in its data set.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelRecord:
     preprocessing: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    category_ids: list[int] = field(default_factory=list)
 
 
 def save_model(
@@ -50,6 +52,7 @@ def save_model(
     preprocessing: dict[str, Any] | None = None,
     class_names: list[str] | None = None,
     metrics: dict[str, float] | None = None,
+    category_ids: list[int] | None = None,
 ) -> None:
     """Write a model's weights and record into a folder, which is made if need be.
 
@@ -59,6 +62,7 @@ def save_model(
         preprocessing: see `ModelRecord`.
         class_names: see `ModelRecord`.
         metrics: see `ModelRecord`.
+        category_ids: see `ModelRecord`.
 
     Raises:
         ArgumentError: what the record would hold has not the types of `ModelRecord`; nothing is written.
@@ -71,6 +75,7 @@ def save_model(
         preprocessing=preprocessing if preprocessing is not None else {},
         class_names=class_names if class_names is not None else [],
         metrics=metrics if metrics is not None else {},
+        category_ids=category_ids if category_ids is not None else [],
     )
     mistyped = _mistyped(record)
     if mistyped:
@@ -135,6 +140,7 @@ def read_record(folder: str | Path) -> ModelRecord:
 def _mistyped(record: ModelRecord) -> list[str]:
     """Say of every field that has not the type it is declared with what it should be."""
     overrides, names, metrics = record.overrides, record.class_names, record.metrics
+    ids = record.category_ids
     numbers = isinstance(metrics, dict) and all(isinstance(value, (int, float)) for value in metrics.values())
     rules = {
         "name": (isinstance(record.name, str), "a string"),
@@ -145,6 +151,10 @@ def _mistyped(record: ModelRecord) -> list[str]:
             "a list of strings",
         ),
         "metrics": (numbers, "a mapping of names to numbers"),
+        "category_ids": (
+            isinstance(ids, list) and all(isinstance(number, int) for number in ids),
+            "a list of integers",
+        ),
     }
     return [
         f"{field}: expected {kind}; actual: {getattr(record, field)!r}"
