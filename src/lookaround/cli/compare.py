@@ -1,4 +1,4 @@
-"""`lookaround compare`: finished runs in one table."""
+"""`lookaround compare`: finished runs in one table, of classifiers or of detectors."""
 
 import argparse
 from pathlib import Path
@@ -21,8 +21,17 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: a folder is no run folder, or its run was not tested.
     """
-    from lookaround.studies import runs
+    from lookaround.models.checkpoint import read_record
+    from lookaround.models.variants import DETECTION, VARIANTS, task_of
+    from lookaround.studies import detection_runs, runs
 
+    name = read_record(arguments.runs[0]).name
+    if name in VARIANTS and task_of(name) == DETECTION:
+        found = [detection_runs.read_detection_run(folder) for folder in arguments.runs]
+        if arguments.json is not None:
+            detection_runs.write_forms(found, arguments.json, arguments.note)
+        print(detection_runs.forms_table(found, arguments.note))
+        return 0
     rows = [runs.read_run(folder) for folder in arguments.runs]
     if arguments.json is not None:
         runs.write_runs(rows, arguments.json, arguments.note)

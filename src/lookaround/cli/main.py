@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": Command("say what is in images", "lookaround.cli.predict"),
     "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
     "compare": Command("put finished runs into one table", "lookaround.cli.compare"),
+    "study": Command("train many networks that make one table", "lookaround.cli.study"),
     "bench": Command("measure against what it replaces, on this machine", "lookaround.cli.bench"),
     "demo": Command(
         "train three small networks on handwritten digits and compare them", "lookaround.cli.demo"
@@ -45,6 +46,7 @@ EXTRAS = {
     "lightning": "train",
     "jsonargparse": "train",
     "torchvision": "train",
+    "faster_coco_eval": "detect",
     "tensorboard": "train",
     "sklearn": "train",
     "timm": "bench",

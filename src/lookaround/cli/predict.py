@@ -7,13 +7,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lookaround.errors import ArgumentError, CheckpointError, DataError, message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
+
+    from lookaround.cli.predict_boxes import Detector
+    from lookaround.models.checkpoint import ModelRecord
+    from lookaround.models.retinanet import RetinaNet
 
 HELP = "What a trained network sees in images: files, or folders to search."
 MOST_CLASSES = 5
@@ -24,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, metavar="RUN", help="run folder, or its weights.safetensors"
     )
+    parser.add_argument("--top", type=int, metavar="N", help="classes to show, for a classifier (5)")
+    parser.add_argument("--score", type=float, metavar="P", help="least score of a box, for a detector (0.5)")
     parser.add_argument(
-        "--top", type=int, default=MOST_CLASSES, metavar="N", help="classes to show (default 5)"
+        "--out", type=Path, metavar="DIR", help="pictures with boxes and COCO json there, for a detector"
     )
     parser.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images at a time (default 32)"
@@ -39,10 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Report:
-    """What was predicted and what was skipped, in the order of the command line."""
+    """What was predicted and what was skipped, in the order of the command line; files that were written."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
 
     def skip(self, path: Path, reason: str) -> None:
         """Note an image that could not be used, and name it on the standard error stream."""
@@ -85,9 +92,10 @@ def printable(text: object) -> str:
 
 def _check(arguments: argparse.Namespace) -> None:
     for name in ("top", "batch_size"):
-        if getattr(arguments, name) < 1:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
             must = f"--{name.replace('_', '-')} must be at least 1"
-            raise ArgumentError(message("predict", must, getattr(arguments, name)))
+            raise ArgumentError(message("predict", must, value))
 
 
 def _find(names: Sequence[str], report: Report) -> Iterator[Path]:
@@ -104,10 +112,30 @@ def _find(names: Sequence[str], report: Report) -> Iterator[Path]:
 
 
 def _predict(paths: Sequence[Path], arguments: argparse.Namespace, report: Report) -> None:
-    from lookaround.data.preprocessing import Preprocessing
+    from lookaround.models import RetinaNetConfig
     from lookaround.models.checkpoint import load_model
 
     model, record = load_model(arguments.weights)
+    if isinstance(getattr(model, "config", None), RetinaNetConfig):
+        from lookaround.cli.predict_boxes import Detector
+
+        _refuse(arguments, ("top",), "detector")
+        detector = Detector.of(cast("RetinaNet", model), record, _device(arguments.device), arguments)
+        _detect(detector, paths, arguments, report)
+        return
+    _refuse(arguments, ("score", "out"), "classifier")
+    _classify(model, record, paths, arguments, report)
+
+
+def _classify(
+    model: "nn.Module",
+    record: "ModelRecord",
+    paths: Sequence[Path],
+    arguments: argparse.Namespace,
+    report: Report,
+) -> None:
+    from lookaround.data.preprocessing import Preprocessing
+
     try:
         transform = Preprocessing.from_dict(record.preprocessing).evaluation()
     except ArgumentError as error:
@@ -116,29 +144,51 @@ def _predict(paths: Sequence[Path], arguments: argparse.Namespace, report: Repor
     if not all(isinstance(name, str) for name in record.class_names):
         must = "the weights' record must list the names of the classes"
         raise CheckpointError(message("predict", must, f"{record.class_names!r:.80}"))
-    network = Network(model, record.class_names, _device(arguments.device), arguments.top)
-    for batch in _batches(paths, transform, arguments.batch_size, report):
-        images, tensors = zip(*batch, strict=True)
+    top = MOST_CLASSES if arguments.top is None else arguments.top
+    network = Network(model, record.class_names, _device(arguments.device), top)
+    for images, tensors in _batches(paths, transform, arguments.batch_size, report):
         for path, predictions in zip(images, network.predict(tensors), strict=True):
             report.images.append({"image": str(path), "predictions": predictions})
 
 
+def _detect(
+    detector: "Detector", paths: Sequence[Path], arguments: argparse.Namespace, report: Report
+) -> None:
+    for images, seen in _batches(paths, detector.prepare, arguments.batch_size, report):
+        report.images += detector.predict(images, seen)
+    report.files = detector.finish()
+
+
+def _refuse(arguments: argparse.Namespace, names: Sequence[str], kind: str) -> None:
+    given = [f"--{name}" for name in names if getattr(arguments, name) is not None]
+    if given:
+        must = f"{' and '.join(given)} must be left out for weights of a {kind}"
+        raise ArgumentError(message("predict", must, f"weights of a {kind}"))
+
+
+Prepared = TypeVar("Prepared")
+
+
 def _batches(
-    paths: Sequence[Path], transform: "Callable[[Image], Tensor]", batch_size: int, report: Report
-) -> "Iterator[list[tuple[Path, Tensor]]]":
+    paths: Sequence[Path], transform: "Callable[[Image], Prepared]", batch_size: int, report: Report
+) -> "Iterator[tuple[list[Path], list[Prepared]]]":
     from lookaround.data.images import open_image
 
-    batch: list[tuple[Path, Tensor]] = []
+    batch: list[tuple[Path, Prepared]] = []
     for path in paths:
         try:
             batch.append((path, transform(open_image(path))))
         except DataError as error:
             report.skip(path, " ".join(line.strip() for line in str(error).splitlines()))
         if len(batch) == batch_size:
-            yield batch
+            yield _apart(batch)
             batch = []
     if batch:
-        yield batch
+        yield _apart(batch)
+
+
+def _apart(batch: "list[tuple[Path, Prepared]]") -> "tuple[list[Path], list[Prepared]]":
+    return [path for path, _ in batch], [prepared for _, prepared in batch]
 
 
 class Network:
@@ -190,12 +240,30 @@ def _print_table(report: Report) -> None:
         return
     if sys.stdout.isatty():
         _print_rich(report)
-        return
-    width = max(len(printable(p["label"])) for row in report.images for p in row["predictions"])
-    for row in report.images:
-        print(printable(row["image"]))
-        for prediction in row["predictions"]:
-            print(f"  {printable(prediction['label']):<{width}}  {_percent(prediction['probability'])}")
+    else:
+        _print_plain(report)
+    for file in report.files:
+        print(printable(file))
+
+
+def _print_plain(report: Report) -> None:
+    cells = [(row["image"], list(_cells(row))) for row in report.images]
+    width = max((len(label) for _, lines in cells for label, _ in lines), default=0)
+    for image, lines in cells:
+        print(printable(image))
+        for label, value in lines:
+            print(f"  {label:<{width}}  {value}".rstrip())
+
+
+def _cells(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What to print of an image: class and probability, or class, score and box."""
+    for entry in row.get("predictions", ()):
+        yield printable(entry["label"]), _percent(entry["probability"])
+    for entry in row.get("detections", ()):
+        x1, y1, x2, y2 = (round(corner) for corner in entry["box"])
+        yield printable(entry["label"]), f"{_percent(entry['score'])}  {x1},{y1} to {x2},{y2}"
+    if row.get("detections") == []:
+        yield "nothing found", ""
 
 
 def _print_rich(report: Report) -> None:
@@ -204,13 +272,12 @@ def _print_rich(report: Report) -> None:
     from rich.text import Text
 
     table = Table("image", "class")
-    table.add_column("probability", justify="right")
+    table.add_column("score and box" if "detections" in report.images[0] else "probability", justify="right")
     for row in report.images:
-        for rank, prediction in enumerate(row["predictions"]):
+        for rank, (label, value) in enumerate(_cells(row)):
             name = printable(row["image"]) if rank == 0 else ""
             style = "bold" if rank == 0 else ""
-            cells = (name, printable(prediction["label"]), _percent(prediction["probability"]))
-            table.add_row(*(Text(cell) for cell in cells), style=style)
+            table.add_row(*(Text(cell) for cell in (name, label, value)), style=style)
         table.add_section()
     Console().print(table)
 

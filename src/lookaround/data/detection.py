@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
 
@@ -19,6 +20,7 @@ from lookaround.data.detection_preprocessing import DetectionAugmentation, Detec
 from lookaround.data.findings import joined
 from lookaround.data.folder import STATISTICS
 from lookaround.data.loading import EpochSampler, ImageLoader, TrainLoader, evaluation_loader, training_loader
+from lookaround.data.scenes_to_make import ScenesToMake
 from lookaround.errors import ArgumentError, DataError, UnknownNameError, closest, message
 
 Reader = Callable[[BoxSettings], dict[str, Annotations]]
@@ -54,6 +56,8 @@ class DetectionData(LightningDataModule):
         image_folders: image folder of each part, likewise.
         verify: whether to look into every image file at setup, so that broken ones are dropped; without, a
             broken one is met while training and ends it with a DataError.
+        scenes: scenes to write where `dataset` is "scenes" and there is nothing at `root`; None: write none.
+            Those that are there are taken as they are.
         seed: of the validation split, the order and the random changes.
 
     Raises:
@@ -75,6 +79,7 @@ class DetectionData(LightningDataModule):
         annotation_files: dict[str, str] | None = None,
         image_folders: dict[str, str] | None = None,
         verify: bool = True,
+        scenes: ScenesToMake | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -84,7 +89,7 @@ class DetectionData(LightningDataModule):
                 message(_NAME, "dataset must be a known kind of set", repr(dataset), hint=hint)
             )
         _check_numbers(batch_size, num_workers, validation_fraction, in_channels)
-        self.dataset, self.seed = dataset, seed
+        self.dataset, self.seed, self.scenes = dataset, seed, scenes
         self.batch_size, self.num_workers = batch_size, num_workers
         self.validation_fraction = validation_fraction
         self.settings = BoxSettings(
@@ -100,6 +105,18 @@ class DetectionData(LightningDataModule):
             DetectionPreprocessing(size, channels, *STATISTICS[channels]), augment, (jitter[0], jitter[1])
         )
         self._parts: dict[str, Annotations] | None = None
+
+    def prepare_data(self) -> None:
+        """Write the scenes that are asked for and are not there.
+
+        Raises:
+            DataError: they cannot be written.
+        """
+        root = self.settings.root
+        if self.scenes is not None and self.dataset == "scenes" and root is not None:
+            folder = Path(root)
+            if not folder.exists():
+                self.scenes.write(folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the set, look into its files, set validation images aside, and log what was wrong."""

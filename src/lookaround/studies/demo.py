@@ -19,7 +19,7 @@ from lookaround.models.costs import model_costs
 from lookaround.training.command import RunCommandLine, run_command
 from lookaround.training.environment import describe_environment
 from lookaround.training.files import read_rows, replacing, write_json, write_text
-from lookaround.training.run_record import draw_counts
+from lookaround.training.task_kinds import draw_counts
 
 KINDS = {
     "digits_full_attention": "attention throughout",

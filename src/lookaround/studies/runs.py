@@ -10,6 +10,7 @@ from typing import Any
 from lookaround.errors import DataError, message
 from lookaround.models import create_model, model_costs
 from lookaround.models.checkpoint import read_record
+from lookaround.models.variants import DETECTION, VARIANTS, task_of
 from lookaround.training.files import read_rows, write_json, write_text
 
 HEADER = (
@@ -59,6 +60,9 @@ def read_run(folder: Path) -> FinishedRun:
         CheckpointError: its model.json cannot be read.
     """
     record = read_record(folder)
+    if record.name in VARIANTS and task_of(record.name) == DETECTION:
+        must = "runs of classifiers are compared with runs of classifiers alone"
+        raise DataError(message("compare", must, f"{record.name} in {folder}"))
     tested, environment = _read_json(folder, "test.json"), _read_json(folder, "environment.json")
     rows = read_rows(folder / "metrics.csv")
     costs = model_costs(create_model(record.name, **record.overrides), record.preprocessing["image_size"])

@@ -158,6 +158,8 @@ LINE = (
     ("train_loss", "train_loss {:.4f}"),
     ("val_loss", "val_loss {:.4f}"),
     ("val_accuracy", "val_accuracy {:.2%}"),
+    ("val_map", "val_map {:.3f}"),
+    ("val_map50", "val_map50 {:.3f}"),
     ("learning_rate", "learning_rate {:.3g}"),
     ("images_per_second", "{:.0f} images/s"),
 )

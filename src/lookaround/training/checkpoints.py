@@ -33,12 +33,12 @@ class LastCheckpoint(ModelCheckpoint):
             trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
 
 
-def run_checkpoints(folder: RunFolder) -> list[Callback]:
-    """The callbacks that keep the best and the last epoch."""
+def run_checkpoints(folder: RunFolder, monitor: str = "val_accuracy") -> list[Callback]:
+    """The callbacks that keep the best epoch, in which `monitor` is highest, and the last."""
     best = ModelCheckpoint(
         dirpath=folder.checkpoints,
         filename="best",
-        monitor="val_accuracy",
+        monitor=monitor,
         mode="max",
         enable_version_counter=False,
     )

@@ -1,5 +1,6 @@
 """LightningCLI with the options of a run: name, folder, resume; one-line errors instead of tracebacks."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,27 +11,24 @@ import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from lookaround.data.classification import ClassificationData
 from lookaround.errors import ConfigError, message
-from lookaround.tasks.classification import ClassificationTask
+from lookaround.tasks.network_task import NetworkTask
 from lookaround.training.callbacks import EpochLines, EpochSeed, FiniteGuard, Throughput
 from lookaround.training.checkpoints import is_trial, require_checkpoint, run_checkpoints
 from lookaround.training.files import write_json
 from lookaround.training.recipes import resolve_recipes
 from lookaround.training.run_folder import RunFolder
-from lookaround.training.run_record import (
-    RunConfig,
-    RunRecorder,
-    draw_counts,
-    run_loggers,
-)
+from lookaround.training.run_record import RunConfig, RunRecorder, run_loggers
 from lookaround.training.session import interruptible, one_line_errors, quiet_lightning
+from lookaround.training.task_kinds import chosen_network, kind_of
 
 COMMANDS = ("fit", "validate", "test")
 
 
 class RunCommandLine(LightningCLI):
     """`fit`, `validate` and `test` as LightningCLI has them, on a run folder.
+
+    The network decides what is trained: a detector finds objects, any other names what is in a picture.
 
     Attributes:
         folder: the folder of the run.
@@ -43,12 +41,13 @@ class RunCommandLine(LightningCLI):
     def __init__(self, arguments: Sequence[str], default_name: str | None) -> None:
         self._default_name = default_name
         self._arguments = list(arguments)
+        self._kind = kind_of(chosen_network(self._arguments))
         strict = {"exit_on_error": False, "allow_abbrev": False}
         parser_kwargs: dict[str, Any] = {"prog": "lookaround", **strict}
         parser_kwargs |= {command: dict(strict) for command in COMMANDS}
         super().__init__(
-            model_class=ClassificationTask,
-            datamodule_class=ClassificationData,
+            model_class=self._kind.task,
+            datamodule_class=self._kind.data,
             save_config_callback=RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
@@ -122,7 +121,7 @@ class RunCommandLine(LightningCLI):
             and trainer["enable_checkpointing"] is not False
             and not trainer["fast_dev_run"]
         ):
-            callbacks += run_checkpoints(self.folder)
+            callbacks += run_checkpoints(self.folder, self._kind.monitor)
         if trainer["enable_progress_bar"] is not False and not sys.stdout.isatty():
             callbacks.append(EpochLines())
         return callbacks if self.subcommand == "fit" else callbacks[3:]
@@ -144,7 +143,7 @@ class RunCommandLine(LightningCLI):
             raise ConfigError(message("fit", "sync_batchnorm needs GPUs", "a CPU trainer", hint=hint))
         return trainer
 
-    def fit(self, model: ClassificationTask, **kwargs: Any) -> None:
+    def fit(self, model: NetworkTask, **kwargs: Any) -> None:
         """Train; leave nothing behind if training never began.
 
         Raises:
@@ -178,27 +177,28 @@ class RunCommandLine(LightningCLI):
         elif not is_trial(self.trainer):
             print(f"run folder: {self.folder.path}")
 
-    def validate(self, model: ClassificationTask, **kwargs: Any) -> None:
+    def validate(self, model: NetworkTask, **kwargs: Any) -> None:
         """Measure the validation images."""
         self._evaluate("validate", self.trainer.validate, model, **kwargs)
 
-    def test(self, model: ClassificationTask, **kwargs: Any) -> None:
+    def test(self, model: NetworkTask, **kwargs: Any) -> None:
         """Measure the test images."""
         self._evaluate("test", self.trainer.test, model, **kwargs)
 
-    def _evaluate(
-        self, command: str, run: Callable[..., Any], model: ClassificationTask, **kwargs: Any
-    ) -> None:
+    def _evaluate(self, command: str, run: Callable[..., Any], model: NetworkTask, **kwargs: Any) -> None:
         with interruptible(self.trainer, command):
             results = run(model, **kwargs)
         path = Path(kwargs["ckpt_path"])
         if not _is_first_process() or path.resolve().parent != self.folder.checkpoints.resolve():
             return  # measured a checkpoint of elsewhere: the numbers are not this run's
-        record = {name: value for result in results for name, value in result.items()}
+        record = {
+            name: value if math.isfinite(value) else None
+            for result in results
+            for name, value in result.items()
+        }
         write_json(self.folder.path / f"{command}.json", {"checkpoint": path.name, **record})
-        picture = self.folder.path / f"{command}_confusion_matrix.png"
         title = f"{self.folder.path.name}: {model.hparams['model']}\n{command}"
-        draw_counts(model, list(kwargs["datamodule"].class_names), picture, title)
+        self._kind.write_measured(model, kwargs["datamodule"], self.folder.path, f"{command}_", title)
 
 
 def run_command(command: str, arguments: Sequence[str]) -> RunCommandLine:

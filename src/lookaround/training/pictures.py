@@ -27,23 +27,18 @@ def draw_learning_curves(rows: Rows, path: Path, title: str) -> None:
     """
     figure = Figure(figsize=(12, 3.8), dpi=DOTS_PER_INCH, layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
-    _curve(loss, rows, "train_loss", "training")
-    _curve(loss, rows, "val_loss", "validation")
+    draw_curve(loss, rows, "train_loss", "training")
+    draw_curve(loss, rows, "val_loss", "validation")
     loss.set(title="Loss", ylabel="cross entropy (nats)")
-    _curve(accuracy, rows, "train_accuracy", "training")
-    _curve(accuracy, rows, "val_accuracy", "validation")
+    draw_curve(accuracy, rows, "train_accuracy", "training")
+    draw_curve(accuracy, rows, "val_accuracy", "validation")
     accuracy.set(title="Accuracy", ylabel="correct images")
     accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-    _curve(rate, rows, "learning_rate", "end of epoch")
+    draw_curve(rate, rows, "learning_rate", "end of epoch")
     rate.set(title="Learning rate", ylabel="learning rate")
-    for axes in (loss, accuracy, rate):
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend()
+    finish_curves((loss, accuracy, rate))
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: Path, title: str) -> None:
@@ -70,14 +65,26 @@ def draw_confusion_matrix(counts: np.ndarray, class_names: Sequence[str], path: 
         _write_counts(axes, counts, shares)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, format=PercentFormatter(xmax=1))
     bar.set_label("share of the true class")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _curve(axes: Any, rows: Rows, key: str, label: str) -> None:
+def draw_curve(axes: Any, rows: Rows, key: str, label: str, **style: str) -> None:
+    """Draw one column of metrics.csv against the epoch, if there is such a column."""
     points = [(row["epoch"], row[key]) for row in rows if key in row]
     if points:
         epochs, values = zip(*points, strict=True)
-        axes.plot(epochs, values, label=label, marker="o" if len(points) < 30 else None, markersize=3)
+        marker = "o" if len(points) < 30 else None
+        axes.plot(epochs, values, label=label, marker=marker, markersize=3, **style)
+
+
+def finish_curves(panels: Sequence[Any]) -> None:
+    """Give panels over the epoch their axis, grid and legend."""
+    for axes in panels:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize="small")
 
 
 def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
@@ -87,7 +94,8 @@ def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
             axes.text(predicted, true, str(count), ha="center", va="center", color=colour, fontsize=8)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")

@@ -14,11 +14,13 @@ FILES = (
     "weights.safetensors",
     "model.json",
     "learning_curves.png",
-    "confusion_matrix.png",
     "test.json",
-    "test_confusion_matrix.png",
     "validate.json",
-    "validate_confusion_matrix.png",
+    *(
+        f"{beginning}{name}"
+        for beginning in ("", "test_", "validate_")
+        for name in ("confusion_matrix.png", "precision_recall.png", "classes.csv", "detections.json")
+    ),
 )
 FOLDERS = ("checkpoints", "logs")
 
@@ -53,7 +55,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """Checkpoint of the epoch with the highest validation accuracy."""
+        """Checkpoint of the epoch that was best on the validation images."""
         return self.checkpoints / "best.ckpt"
 
     @property

@@ -6,12 +6,15 @@
 | metrics.csv | one row per epoch |
 | environment.json | versions, hardware, threads, commit, seed, start, duration, status |
 | weights.safetensors, model.json | the network at the end (averaged weights where used) |
-| learning_curves.png, confusion_matrix.png | pictures, of the validation images |
+| learning_curves.png | losses and figures against the epoch |
+| confusion_matrix.png | which validation images were taken for which class |
+| precision_recall.png, classes.csv, detections.json | of a detector: curves, each class, every box |
 | checkpoints/last.ckpt, best.ckpt | everything needed to go on |
 | logs/ | TensorBoard and Lightning's own CSV |
 """
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +26,12 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lookaround.models.checkpoint import save_model
-from lookaround.tasks.classification import ClassificationTask
+from lookaround.tasks.network_task import NetworkTask
 from lookaround.training.checkpoints import is_trial
 from lookaround.training.environment import describe_environment
 from lookaround.training.files import read_rows, write_json, write_rows, write_text
-from lookaround.training.pictures import draw_confusion_matrix, draw_learning_curves
 from lookaround.training.run_folder import RunFolder
+from lookaround.training.task_kinds import kind_of_task
 
 
 class RunRecorder(Callback):
@@ -88,7 +91,7 @@ class RunRecorder(Callback):
         """Write weights and pictures, once averaged weights are in place."""
         if not self.finished or not trainer.is_global_zero or is_trial(trainer):
             return
-        assert isinstance(pl_module, ClassificationTask)
+        assert isinstance(pl_module, NetworkTask)
         data = trainer.datamodule  # type: ignore[attr-defined]
         metrics: dict[str, float] = dict(self._rows[-1]) if self._rows else {}
         save_model(
@@ -97,10 +100,13 @@ class RunRecorder(Callback):
             preprocessing=data.preprocessing.to_dict(),
             class_names=list(data.class_names),
             metrics={
-                name: value for name, value in metrics.items() if name.startswith(("epoch", "val_", "train_"))
+                name: value
+                for name, value in metrics.items()
+                if name.startswith(("epoch", "val_", "train_")) and math.isfinite(value)
             },
+            category_ids=getattr(data, "category_ids", None),
         )
-        self._draw(pl_module, list(data.class_names))
+        self._draw(pl_module, data)
         self._write_environment("finished")
 
     def on_exception(
@@ -125,10 +131,10 @@ class RunRecorder(Callback):
         state = {"status": status, "epochs": len(self._rows), "duration_seconds": round(seconds, 3)}
         write_json(self.folder.path / "environment.json", self._environment | state)
 
-    def _draw(self, task: ClassificationTask, class_names: list[str]) -> None:
-        title = f"{self.folder.path.name}: {task.hparams['model']}"
-        draw_learning_curves(self._rows, self.folder.path / "learning_curves.png", title)
-        draw_counts(task, class_names, self.folder.path / "confusion_matrix.png", f"{title}\nvalidation")
+    def _draw(self, task: NetworkTask, data: Any) -> None:
+        kind, title = kind_of_task(task), f"{self.folder.path.name}: {task.hparams['model']}"
+        kind.draw_curves(self._rows, self.folder.path / "learning_curves.png", title)
+        kind.write_measured(task, data, self.folder.path, "", f"{title}\nvalidation")
 
 
 COLUMNS = ("epoch", "step", "train_", "val_", "learning_rate", "images_per_second", "epoch_seconds")
@@ -137,17 +143,6 @@ COLUMNS = ("epoch", "step", "train_", "val_", "learning_rate", "images_per_secon
 def _column(key: str) -> int:
     places = [place for place, prefix in enumerate(COLUMNS) if key.startswith(prefix)]
     return max(places, default=len(COLUMNS))
-
-
-def draw_counts(task: ClassificationTask, class_names: list[str], path: Path, title: str) -> None:
-    """Draw the counts of a task's last validation or test, if there was one."""
-    counts = task.confusion_matrix
-    if counts is not None:
-        images = int(counts.sum())
-        right = int(counts.diagonal().sum()) / max(images, 1)
-        draw_confusion_matrix(
-            counts.numpy(), class_names, path, f"{title}: {images:,} images, {right:.2%} correct"
-        )
 
 
 class RunConfig(SaveConfigCallback):

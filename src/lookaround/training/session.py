@@ -42,6 +42,11 @@ def one_line_errors(command: str) -> Iterator[None]:
         must = "the settings must be ones it knows" if known else "the settings must fit together"
         said = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(message(command, must, said, hint=hint)) from error
+    except ValueError as error:  # so jsonargparse says that an optional part of the settings was refused
+        cause = _deliberate_cause(error)
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def _deliberate_cause(error: BaseException) -> LookaroundError | None:
