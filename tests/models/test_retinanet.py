@@ -279,3 +279,20 @@ def test_images_that_cannot_be_used_are_refused(images: list, error: type, words
 def test_targets_that_cannot_be_learnt_from_are_refused(targets: list, error: type, words: str) -> None:
     with pytest.raises(error, match=f"RetinaNet: .*{words}"):
         make().train()(IMAGES, targets)
+
+
+@torch.no_grad()
+def test_evaluation_gives_losses_and_detections_of_one_pass() -> None:
+    model = make().eval()
+    losses, found = model.evaluate(IMAGES, TARGETS)
+    for one, other in zip(found, model(IMAGES), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    for module in model.modules():
+        module.training = module is model  # losses, with the statistics of evaluation
+    expected = model(IMAGES, TARGETS)
+    assert {name: float(value) for name, value in losses.items()} == {
+        name: float(value) for name, value in expected.items()
+    }
+    model.eval()
+    with pytest.raises(ArgumentError, match="training needs targets"):
+        model.evaluate(IMAGES, TARGETS[:1])
