@@ -75,6 +75,11 @@ struct Image {
     for (int64_t i = 0; i < count; i++) if (std::isnan(get(i))) return true;
     return false;
   }
+  // Channels of pixels instead of pixels of channels, in the same memory.
+  void lie_in_planes(const Shape& s) {
+    view.channel = s.height * s.width, view.head = view.channel * dim, view.batch = view.head * s.heads;
+    view.height = s.width, view.width = 1;
+  }
   View part(int64_t which) const {
     View slice = view;
     slice.data = bytes.get() + which * (view.width / 3) * (half ? 2 : 4);
@@ -89,7 +94,7 @@ struct Image {
 };
 
 float read(const Problem& p, const View& v, int64_t b, int64_t y, int64_t x, int64_t h, int64_t d) {
-  const int64_t at = b * v.batch + y * v.height + x * v.width + h * v.head + d;
+  const int64_t at = b * v.batch + y * v.height + x * v.width + h * v.head + d * v.channel;
   return p.dtype == Dtype::bfloat16 ? widen(static_cast<uint16_t*>(v.data)[at]) : static_cast<float*>(v.data)[at];
 }
 
@@ -145,13 +150,15 @@ bool holds_nan(const std::vector<float>& values) {
   return false;
 }
 
-bool run(const Shape& s, const Choice& c) {
-  const bool fused = c.fused && c.key && s.head_dim == s.value_dim;
+bool run(const Shape& s, const Choice& c, bool planar) {
+  const bool fused = c.fused && c.key && s.head_dim == s.value_dim && !planar;
   const bool tables = s.head_dim % 2 == 0;
   Image query(s, s.head_dim, c.bfloat16, fused ? 3 : 1), key(s, s.head_dim, c.bfloat16), value(s, s.value_dim, c.bfloat16);
   Image out(s, s.value_dim, c.bfloat16), grad_out(s, s.value_dim, c.bfloat16);
   Image grad_query(s, s.head_dim, c.bfloat16), grad_key(s, s.head_dim, c.bfloat16), grad_value(s, s.value_dim, c.bfloat16);
   for (Image* image : {&query, &key, &value, &grad_out}) image->fill_randomly();
+  if (planar)
+    for (Image* image : {&query, &key, &value}) image->lie_in_planes(s);
   for (Image* image : {&out, &grad_query, &grad_key, &grad_value}) image->fill(NAN);
 
   Problem p;
@@ -197,6 +204,58 @@ bool run(const Shape& s, const Choice& c) {
   return !wrong && !unwritten;
 }
 
+// The same blocks by their extremes, and the gradient that comes back through them.
+bool run_extremes(lookaround::BlockProblem p, const std::vector<float>& pooled, int64_t tasks, int64_t columns) {
+  const int64_t outputs = p.heads * p.head_dim;
+  const size_t blocks = static_cast<size_t>(tasks * columns * outputs);
+  std::vector<float> largest(blocks, NAN), smallest(blocks, NAN), moments(static_cast<size_t>(tasks * 2 * outputs), NAN);
+  p.pooled = false, p.out = nullptr;
+  p.largest = largest.data(), p.smallest = smallest.data(), p.moments = moments.data();
+  lookaround::LOOKAROUND_KERNEL.blocks_forward(p, 0, tasks);
+  bool right = largest == pooled && !holds_nan(smallest) && !holds_nan(moments);
+  for (size_t i = 0; i < blocks; i++) right &= smallest[i] <= largest[i];
+  const std::vector<float> grad = random_floats(static_cast<int64_t>(blocks)), scale = random_floats(outputs);
+  const std::vector<float> slope = random_floats(outputs), offset = random_floats(outputs);
+  p.grad_out = grad.data(), p.scale = scale.data(), p.slope = slope.data(), p.offset = offset.data(), p.moments = nullptr;
+  const int64_t form = tasks * p.heads * p.channels * p.channels, maps = tasks * p.size * p.size * outputs * p.channels;
+  std::fill_n(p.grad_form, form, NAN), std::fill_n(p.grad_maps, maps, NAN);
+  lookaround::LOOKAROUND_KERNEL.blocks_backward(p, 0, tasks);
+  for (int64_t i = 0; i < form; i++) right &= !std::isnan(p.grad_form[i]);
+  for (int64_t i = 0; i < maps; i++) right &= !std::isnan(p.grad_maps[i]);
+  return right;
+}
+
+// Batch norm against plain loops in double: the output, and that every gradient is written.
+bool run_norm(int64_t pixels, int64_t channels, int64_t pixels_per_task, bool relu, bool with_added) {
+  lookaround::NormProblem p;
+  p.pixels = pixels, p.channels = channels, p.pixels_per_task = pixels_per_task, p.relu = relu;
+  const int64_t tasks = (pixels + pixels_per_task - 1) / pixels_per_task, size = pixels * channels;
+  const std::vector<float> x = random_floats(size), added = random_floats(size), grad = random_floats(size);
+  const std::vector<float> mean = random_floats(channels), scale = random_floats(channels), shift = random_floats(channels);
+  std::vector<float> sums(static_cast<size_t>(tasks * 2 * channels), NAN), y(static_cast<size_t>(size), NAN);
+  std::vector<float> to_x(static_cast<size_t>(size), NAN), to_added(static_cast<size_t>(size), NAN);
+  p.x = x.data(), p.y = y.data(), p.sums = sums.data(), p.mean = mean.data(), p.scale = scale.data(), p.shift = shift.data();
+  if (with_added) p.added = added.data();
+  lookaround::LOOKAROUND_KERNEL.moments(p, 0, tasks);
+  bool wrong = holds_nan(sums);
+  lookaround::LOOKAROUND_KERNEL.normalize(p, 0, tasks);
+  for (int64_t i = 0; i < size; i++) {
+    const size_t at = static_cast<size_t>(i), k = static_cast<size_t>(i % channels);
+    double exact = static_cast<double>(x[at]) * scale[k] + shift[k] + (with_added ? added[at] : 0);
+    if (relu) exact = std::fmax(exact, 0);
+    wrong |= !(std::fabs(exact - y[at]) < 1e-5);
+  }
+  p.grad = grad.data(), p.grad_x = to_x.data(), p.slope = mean.data(), p.offset = shift.data();
+  if (with_added) p.grad_added = to_added.data();
+  else p.y = nullptr;
+  std::fill(sums.begin(), sums.end(), NAN);
+  lookaround::LOOKAROUND_KERNEL.sum_gradients(p, 0, tasks);
+  lookaround::LOOKAROUND_KERNEL.differentiate(p, 0, tasks);
+  wrong |= holds_nan(sums) || holds_nan(to_x) || (with_added && holds_nan(to_added));
+  if (wrong) std::printf("%s: norm of %lld pixels of %lld channels wrong\n", lookaround::LOOKAROUND_KERNEL.name, (long long)pixels, (long long)channels);
+  return !wrong;
+}
+
 // Attention inside blocks: what the sanitizers see, whether all is written, and pooled against whole.
 bool run_blocks(int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t heads, int64_t head_dim, int64_t size) {
   lookaround::BlockProblem p;
@@ -228,6 +287,7 @@ bool run_blocks(int64_t batch, int64_t height, int64_t width, int64_t channels, 
               largest = std::fmax(largest, out[static_cast<size_t>(((b * height + i) * width + j) * outputs + o)]);
           wrong |= largest != pooled[static_cast<size_t>(((b * rows + y) * columns + x) * outputs + o)];
         }
+  wrong |= !run_extremes(p, pooled, tasks, columns);
   if (wrong) std::printf("%s: blocks of %lld in %lldx%lld wrong\n", lookaround::LOOKAROUND_KERNEL.name, (long long)size, (long long)height, (long long)width);
   return !wrong;
 }
@@ -259,14 +319,20 @@ int main() {
   int failures = 0, calls = 0;
   for (const Shape& shape : shapes)
     for (const Choice& choice : choices) {
-      failures += !run(shape, choice);
-      calls++;
+      failures += !run(shape, choice, false) + !run(shape, choice, true);
+      calls += 2;
     }
   for (int64_t width : {1, 3, 4, 63, 64, 65, 130})
     for (int64_t size : {1, 3, 4, 8}) {
       failures += !run_blocks(2, 5, width, 3, 4, 16, size) + !run_blocks(1, 9, width, 2, 3, 5, size);
       calls += 2;
     }
+  for (int64_t channels : {1, 15, 16, 37, 130})
+    for (int64_t pixels : {1, 2, 5, 64, 67})
+      for (int i = 0; i < 4; i++) {
+        failures += !run_norm(pixels, channels, 8, i % 2 == 0, i / 2 == 0);
+        calls++;
+      }
   std::printf("%s: %d calls forward and backward, %d wrong\n", lookaround::LOOKAROUND_KERNEL.name, calls, failures);
   return failures == 0 ? 0 : 1;
 }
