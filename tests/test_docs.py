@@ -84,7 +84,10 @@ def test_every_recipe_is_described() -> None:
     from lookaround.training.recipes import list_recipes
 
     described = set(
-        re.findall(r"`((?:digits|fashion_mnist|imagenet)_\w+)`", (ROOT / "docs" / "training.md").read_text())
+        re.findall(
+            r"`((?:digits|fashion_mnist|imagenet|scenes|coco)_\w+)`",
+            (ROOT / "docs" / "training.md").read_text(),
+        )
     )
     assert described == set(list_recipes())
 
