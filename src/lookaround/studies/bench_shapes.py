@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lookaround.nn.projected_attention import WIDE
 from lookaround.ops import local_attention
 from lookaround.ops.call import Call, Inputs, check_call
 from lookaround.studies.agreement import check_agreement
@@ -91,11 +92,16 @@ def make_problem(bench: Bench, shape: Shape, batch: int, *, fused: bool = True) 
         bench: device and dtype.
         shape: the size.
         batch: images.
-        fused: whether query, key and value are slices of one tensor, as the layer gives them.
+        fused: whether query, key and value are slices of one tensor, which lies as the layer gives it: on the
+            processor wide images are channels of pixels.
     """
     options: Any = {"device": bench.device, "dtype": bench.dtype}
     head_dim = shape.channels // shape.heads
-    maps = torch.randn(batch, shape.size, shape.size, 3, shape.heads, head_dim, **options)
+    if fused and bench.device.type == "cpu" and shape.size >= WIDE:
+        planes = torch.randn(3, shape.heads, head_dim, batch, shape.size, shape.size, **options)
+        maps = planes.permute(3, 4, 5, 0, 1, 2)
+    else:
+        maps = torch.randn(batch, shape.size, shape.size, 3, shape.heads, head_dim, **options)
     maps[..., 0, :, :] /= (2 * head_dim) ** 0.5  # logits of unit variance, as the layer starts with
     parts = maps.unbind(3) if fused else [part.contiguous() for part in maps.unbind(3)]
     tables = [torch.randn(shape.kernel_size, head_dim // 2, **options) for _ in range(2)]
