@@ -7,7 +7,6 @@ Exit codes: 0 done; 1 done, but something was left out or found wrong; 2 the req
 import argparse
 import importlib
 import importlib.metadata
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,11 +56,6 @@ EXTRAS = {
 }
 
 
-# Read by torch when it first allocates. Large tensors on the CPU come in huge pages where the system has them:
-# small ones, each of which the system has to clear and map, cost as much time as a network's arithmetic does.
-ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1"}
-
-
 class _Parser(argparse.ArgumentParser):
     """argparse with errors of the one form that every error here has."""
 
@@ -76,8 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process if not given.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
         return 0

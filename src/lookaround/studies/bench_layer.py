@@ -55,8 +55,8 @@ def run(bench: Bench) -> tuple[list[Table], list[Panel]]:
     operator = Table(
         f"Operator, batch {batch}",
         OPERATOR_COLUMNS,
-        remark="Rates count executed FLOPs. Query, key and value are slices of one tensor and lie as in the layer: "
-        "on the processor those of wide images as channels of pixels.",
+        remark="Rates count executed FLOPs. Query, key and value are slices of one tensor and lie as in the "
+        "layer: on the processor those of wide images as channels of pixels.",
     )
     layer = Table(
         f"Whole layer (projections and attention) against nn.Conv2d(C, C, 3), batch {batch}",
