@@ -39,6 +39,7 @@ test: $(DEV_STAMP)  ## Run the test-suite and the doctests
 	if [ -d tests/compile ]; then $(PYTEST) tests/compile || status=$$?; fi; \
 	$(PYTEST) -n $(TEST_JOBS) $(SHAPE_HOOK) --ignore=tests/compile --doctest-modules src/lookaround tests \
 		|| status=$$?; \
+	TRITON_INTERPRET=1 $(PYTEST) -n $(TEST_JOBS) -k triton tests/ops tests/compile || status=$$?; \
 	exit $$status
 
 check: $(DEV_STAMP)  ## Lint, format, types, import directions, exported names
@@ -47,6 +48,15 @@ check: $(DEV_STAMP)  ## Lint, format, types, import directions, exported names
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/test_package.py
+
+bench-gpu: $(BENCH_STAMP)  ## Test and measure on a CUDA device; fills benchmarks/results/gpu
+	mkdir -p benchmarks/results/gpu
+	$(PYTEST) -q -m gpu tests/ops
+	for suite in layer network memory scaling peers; do \
+		$(BIN)/lookaround bench $$suite --device cuda --dtype bfloat16 --batch-size 128 \
+			$$(test $$suite = network && echo --compile) \
+			--json benchmarks/results/gpu/$$suite.json --chart benchmarks/results/gpu/$$suite.png || exit 1; \
+	done
 
 bench: $(BENCH_STAMP)  ## Measure on this machine (BENCH_ARGS chooses the suite)
 	$(BIN)/lookaround bench $(BENCH_ARGS)
