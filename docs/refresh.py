@@ -16,6 +16,7 @@ PICTURES = {
     "learning_curves.png": "Loss and accuracy by epoch, three networks",
     "attention_maps.png": "Where each head of each layer looks, for a few test images",
     "confusion_matrix.png": "Which digits the full-attention network takes for which",
+    "detections.png": "Digits that the detector found in held-out scenes, with its scores",
 }
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from lookaround.cli import main
 from lookaround.errors import ArgumentError
-from lookaround.studies import demo
+from lookaround.studies import demo, demo_detection
 
 RESULT = demo.Result("digits_baseline", "resnet14_small", 123_456, 2_500_000, 2_000_000, 360, 0.975, 12.3, 20)
 ROWS = [
@@ -73,8 +73,10 @@ def test_out_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_demo_from_the_command_line_to_the_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One epoch of two of the three networks, twice: the second run replaces the first."""
+    """One epoch of two of the three networks and of the detector, twice: the second run replaces the first."""
     monkeypatch.setattr(demo, "KINDS", dict(list(demo.KINDS.items())[1:]))
+    tiny = {"images": 12, "image_size": 48, "smallest": 16, "largest": 24}
+    monkeypatch.setattr(demo_detection, "EASY", demo_detection.EASY | tiny)
     for _ in range(2):
         assert main.main(["demo", "--out", str(tmp_path), "--epochs", "1", "--seed", "3"]) == 0
     printed = capsys.readouterr().out
@@ -84,7 +86,11 @@ def test_demo_from_the_command_line_to_the_files(
     assert all(result["network"] in printed for result in results)
     table = printed[printed.rindex("| network") :].split("\n\n")[0]
     assert (tmp_path / "results.md").read_text().startswith(table)
-    for name in ("learning_curves.png", "confusion_matrix.png", "attention_maps.png"):
+    assert "finds digits in 2 held-out easy scenes" in printed
+    assert "finds digits in 2 held-out easy scenes" in (tmp_path / "results.md").read_text()
+    detection = json.loads((tmp_path / "results.json").read_text())["detection"]
+    assert (detection["test_images"], detection["epochs"]) == (2, 1)
+    for name in ("learning_curves.png", "confusion_matrix.png", "attention_maps.png", "detections.png"):
         assert name in printed
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"

@@ -1,4 +1,4 @@
-"""`lookaround demo`: three small networks learn to read handwritten digits, side by side."""
+"""`lookaround demo`: three small networks learn to read handwritten digits, a fourth one to find them."""
 
 import argparse
 from pathlib import Path
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lookaround.training.command import RunCommandLine
 
-HELP = "Train three small networks on handwritten digits and compare them: a table and pictures."
+HELP = "Train three small networks to read handwritten digits and one to find them: a table and pictures."
 MAPPED_DIGITS = (3, 5, 8)
+SHOWN_SCENES = 6
+LEAST_SCORE = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArgumentError: an argument cannot be used.
     """
-    from lookaround.studies import demo
+    from lookaround.studies import demo, demo_detection
 
     out: Path = arguments.out
     results, runs = [], {}
@@ -35,7 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     demo.write_results(out, results, arguments.seed)
     pictures = demo.draw_run_pictures(out, runs)
     pictures.append(draw_maps(runs[results[0].recipe], out / "attention_maps.png"))
-    print(f"\n{demo.results_table(results)}\n\n{out / 'results.md'}")
+    detection, tested = demo_detection.train_detector(out, arguments.epochs, arguments.seed)
+    demo_detection.write_result(out, detection)
+    pictures.append(draw_found(tested, out / "detections.png"))
+    print(f"\n{demo.results_table(results)}\n\n{demo_detection.describe_result(detection)}")
+    print(f"\n{out / 'results.md'}")
     print("\n".join(str(picture) for picture in pictures))
     return 0
 
@@ -48,3 +54,31 @@ def draw_maps(tested: "RunCommandLine", path: Path) -> Path:
     chosen = {digit: int((labels == digit).nonzero()[0]) for digit in MAPPED_DIGITS if digit in labels}
     titles = [f"a test image of a {digit}" for digit in chosen]
     return draw_attention_maps(tested.model.network, images[list(chosen.values())], path, titles=titles)
+
+
+def draw_found(tested: "RunCommandLine", path: Path) -> Path:
+    """Draw what the detector found in the first test scenes, side by side."""
+    from PIL import Image
+
+    from lookaround.data.images import open_image
+    from lookaround.explorer.boxes import DrawnBox, draw_boxes
+    from lookaround.training.files import replacing
+
+    names = dict(zip(tested.datamodule.category_ids, tested.datamodule.class_names, strict=True))
+    pictures = []
+    for scene in tested.datamodule.annotations("test").images[:SHOWN_SCENES]:
+        boxes = []
+        for entry in tested.model.scores.detections:
+            if entry["image_id"] == scene.image_id and entry["score"] >= LEAST_SCORE:
+                x, y, width, height = entry["bbox"]
+                text = f"{names[entry['category_id']]}  {entry['score']:.2f}"
+                boxes.append(DrawnBox((x, y, x + width, y + height), text, entry["category_id"] - 1))
+        pictures.append(draw_boxes(open_image(scene.path), boxes))
+    columns = min(3, len(pictures))
+    width, height = (side + 8 for side in pictures[0].size)
+    sheet = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % columns * width, index // columns * height))
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return path
