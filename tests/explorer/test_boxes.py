@@ -7,7 +7,7 @@ from lookaround.explorer.boxes import DrawnBox, draw_boxes, label_colour
 
 def test_a_box_is_an_outline_in_the_colour_of_its_label():
     picture = Image.new("RGB", (640, 480), "black")
-    drawn = np.asarray(draw_boxes(picture, [DrawnBox((100, 200, 300, 400), "dog 0.90", 1)]))
+    drawn = np.asarray(draw_boxes(picture, [DrawnBox((100.0, 200.0, 300.0, 400.0), "dog 0.90", 1)]))
     assert drawn.shape == (480, 640, 3)
     assert tuple(drawn[300, 100]) == tuple(drawn[300, 299]) == tuple(drawn[399, 200]) == label_colour(1)
     assert tuple(drawn[300, 200]) == (0, 0, 0)
@@ -19,17 +19,22 @@ def test_a_box_is_an_outline_in_the_colour_of_its_label():
     ("size", "drawn"), [((128, 96), (512, 384)), ((8, 4), (64, 32)), ((1000, 10), (1000, 10))]
 )
 def test_small_pictures_are_enlarged(size, drawn):
-    assert draw_boxes(Image.new("L", size), [DrawnBox((0, 0, *size), "a", 0)]).size == drawn
+    assert (
+        draw_boxes(Image.new("L", size), [DrawnBox((0.0, 0.0, float(size[0]), float(size[1])), "a", 0)]).size
+        == drawn
+    )
 
 
-@pytest.mark.parametrize("corners", [(0, 0, 640, 480), (0, 0, 0.2, 0.2), (630, 470, 640, 480)])
+@pytest.mark.parametrize(
+    "corners", [(0.0, 0.0, 640.0, 480.0), (0.0, 0.0, 0.2, 0.2), (630.0, 470.0, 640.0, 480.0)]
+)
 def test_boxes_at_the_border_stay_in_the_picture(corners):
     drawn = draw_boxes(Image.new("RGB", (640, 480)), [DrawnBox(corners, "a long name 1.00", 2)])
     assert (np.asarray(drawn) == label_colour(2)).all(-1).sum() > 200
 
 
 def test_the_first_box_is_above_the_others():
-    boxes = [DrawnBox((10, 50, 90, 90), "", 0), DrawnBox((10, 50, 90, 90), "", 1)]
+    boxes = [DrawnBox((10.0, 50.0, 90.0, 90.0), "", 0), DrawnBox((10.0, 50.0, 90.0, 90.0), "", 1)]
     drawn = np.asarray(draw_boxes(Image.new("RGB", (600, 600)), boxes))
     assert tuple(drawn[70, 10]) == label_colour(0)
 

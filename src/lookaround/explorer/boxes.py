@@ -34,7 +34,7 @@ def draw_boxes(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
         boxes: the first one is drawn last, above the others.
 
     Example:
-        >>> drawn = draw_boxes(Image.new("L", (128, 96)), [DrawnBox((8, 8, 40, 60), "three 0.98", 3)])
+        >>> drawn = draw_boxes(Image.new("L", (128, 96)), [DrawnBox((8.0, 8.0, 40.0, 60.0), "three 0.98", 3)])
         >>> drawn.mode, drawn.size
         ('RGB', (512, 384))
     """
