@@ -20,7 +20,7 @@ EASY = {
     "most_objects": 3,
     "clutter": 0,
 }
-EPOCHS = 8
+EPOCHS = 14
 
 
 @dataclass(frozen=True)
