@@ -72,6 +72,29 @@ class HeadTensors {
       }
   }
 
+  // Makes channels 2c and 2c+1 of a filled plane its pair c, in place.
+  void pair_channels(const Plane& plane) const {
+    for (int64_t line = -g.radius_y; line < g.lines + g.radius_y; ++line)
+      for (int64_t c = 0; c < plane.dim / 2; ++c) {
+        const float *low = plane.line(line) + 2 * c * g.pitch, *high = low + g.pitch;
+        float* to = plane.line(line) + c * g.pitch;
+        int64_t i = 0;
+        for (; i + lanes <= g.pitch; i += lanes) store(to + i, pack_pairs(load(low + i), load(high + i)));
+        for (; i < g.pitch; ++i) to[i] = pack_pairs(broadcast(low[i]), broadcast(high[i]))[0];
+      }
+  }
+
+  // Pairs of channels of a tile's query, as in bfloat16; then the query itself takes its factor.
+  void pair_query(float factor) const {
+    const int64_t row_lanes = tile_rows * lanes;
+    for (int64_t c = 0; c < p.head_dim / 2; ++c)
+      for (int64_t i = 0; i < row_lanes; i += lanes) {
+        float *low = w.query + 2 * c * row_lanes + i, *high = low + row_lanes;
+        store(w.pairs + c * row_lanes + i, pack_pairs(load(low), load(high)));
+        store(low, load(low) * factor), store(high, load(high) * factor);
+      }
+  }
+
   // Whatever a padded pixel holds, NaN included, must reach nothing.
   void clear_padding(int64_t row, float* to, int64_t channel, int64_t dim, int64_t x0, int64_t count) const {
     const bool* padding = padding_row(row);
@@ -81,15 +104,15 @@ class HeadTensors {
         for (int64_t c = 0; c < dim; ++c) to[c * channel + x] = 0.0f;
   }
 
-  // Query vectors of a tile: dim row lane.
-  void gather_query(int64_t y0, int64_t rows, int64_t x) const {
+  // Query vectors of a tile, times a factor: dim row lane.
+  void gather_query(int64_t y0, int64_t rows, int64_t x, float factor) const {
     const int64_t count = std::min(g.half_lanes, g.width - x);
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t half = 0; half < g.halves; ++half) {
         const int64_t row = g.row(y0 + r, half);
         if (!is_row(row)) continue;
         float* to = w.query + r * lanes + half * g.half_lanes;
-        read(p.query, row, x, count, p.head_dim, p.scale * kLog2e, to, tile_rows * lanes,
+        read(p.query, row, x, count, p.head_dim, factor, to, tile_rows * lanes,
              count * p.query.width * g.column_step);
         clear_padding(row, to, tile_rows * lanes, p.head_dim, x, count);
       }

@@ -38,6 +38,7 @@ struct Products {
   bool masked, clamped;            // whether absent pixels must be hidden, and infinite logits made finite
   float* out;                      // row offset_y offset_x lane
   Floats* peak;                    // the largest logit of each row; or null
+  float pair_factor = 0.0f;        // not 0: query and plane hold pairs of bfloat16, whose products take this factor
 };
 
 template <int Halves>
@@ -53,6 +54,7 @@ class Head : HeadTensors {
 
   void forward() {
     fill(w.keys, p.key, 1.0f), fill(w.values, p.value, 1.0f);
+    if (in_pairs()) pair_channels(w.keys);
     for (int64_t y0 = 0; y0 < g.lines; y0 += tile_rows)
       for (int64_t n = 0; n < g.vectors; ++n) forward_tile(y0, n);
   }
@@ -76,6 +78,10 @@ class Head : HeadTensors {
  private:
   int64_t window, half_dim;
   const float *rows_table, *columns_table;
+
+  bool in_pairs() const {
+    return has_pair_products && p.dtype == Dtype::bfloat16 && p.key.data && p.head_dim % 2 == 0 && p.scale != 0.0f;
+  }
 
   bool is_masked(int64_t y0, int64_t rows, int64_t x) const {
     if (p.zeros_border) return false;
@@ -172,10 +178,20 @@ class Head : HeadTensors {
     for (int r = 0; r < Rows; ++r)
       for (int b = 0; b < Offsets; ++b) {
         const int64_t row = first + r;
-        acc[r][b] = job.lines && !job.clamped ? position(job, i - row, b0 + b, row) : Floats{};
+        const bool starts = job.lines && !job.clamped && job.pair_factor == 0.0f;
+        acc[r][b] = starts ? position(job, i - row, b0 + b, row) : Floats{};
       }
-    const float* key = job.plane->line(y) + job.x + b0;
-    multiply<Rows, Offsets, Halves>(acc, job.query + first * lanes, key, g.pitch, g.half_pitch, job.plane->dim);
+    const float *query = job.query + first * lanes, *key = job.plane->line(y) + job.x + b0;
+    if (has_pair_products && job.pair_factor != 0.0f) {
+      multiply_pairs<Rows, Offsets, Halves>(acc, query, key, g.pitch, g.half_pitch, job.plane->dim / 2);
+      for (int r = 0; r < Rows; ++r)
+        for (int b = 0; b < Offsets; ++b) {
+          acc[r][b] *= job.pair_factor;
+          if (!job.clamped) acc[r][b] += position(job, i - first - r, b0 + b, first + r);
+        }
+    } else {
+      multiply<Rows, Offsets, Halves>(acc, query, key, g.pitch, g.half_pitch, job.plane->dim);
+    }
     if (job.clamped)
       for (int r = 0; r < Rows; ++r)
         for (int b = 0; b < Offsets; ++b) add_finite(job, i - first - r, b0 + b, first + r, acc[r][b]);
@@ -248,10 +264,13 @@ class Head : HeadTensors {
 
   void forward_tile(int64_t y0, int64_t n) const {
     const int64_t rows = std::min<int64_t>(tile_rows, g.lines - y0), x = n * g.half_lanes;
-    gather_query(y0, rows, x);
+    const float factor = p.scale * kLog2e;
+    gather_query(y0, rows, x, in_pairs() ? 1.0f : factor);
+    if (in_pairs()) pair_query(factor);
     multiply_tables(w.query);
     Floats peak[tile_rows], sums[tile_rows], norm[tile_rows];
     Products job{w.query, &w.keys, y0, rows, x, w.lines, w.columns, is_masked(y0, rows, x), false, w.weights, peak};
+    if (in_pairs()) job.query = w.pairs, job.pair_factor = factor;
     if (!exponentiate(job, sums)) {
       job.clamped = true;
       exponentiate(job, sums);
@@ -452,17 +471,6 @@ void run(const Problem& p, int64_t first, int64_t last, bool backward) {
 
 void run_forward(const Problem& p, int64_t first, int64_t last) { run(p, first, last, false); }
 void run_backward(const Problem& p, int64_t first, int64_t last) { run(p, first, last, true); }
-
-bool is_supported() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
 
 }  // namespace
 }  // namespace LOOKAROUND_ISA

@@ -79,7 +79,7 @@ class Arena {
 struct Workspace {
   Arena arena, table_arena;
   Plane keys, values, queries, gradients, mask;  // queries and gradients in the backward pass only
-  float *query, *result, *lines, *columns;       // of one tile: dim row lane, offset row lane
+  float *query, *pairs, *result, *lines, *columns;       // of one tile: dim row lane, offset row lane
   float *weights, *to_logits;                    // of one tile: row offset_y offset_x lane
   // Backward pass.
   float *line_weights, *line_to_logits;           // of whole lines: row offset_y offset_x pixel
@@ -115,6 +115,7 @@ struct Workspace {
       return Plane{arena.cut(n_lines * dim * g.pitch), dim, g.pitch, g.radius_y};
     };
     keys = plane(p.key.data ? p.head_dim : 0), values = plane(p.value_dim), mask = plane(1);
+    pairs = arena.cut(has_pair_products ? p.head_dim / 2 * row_lanes : 0);
     query = arena.cut(p.head_dim * row_lanes), result = arena.cut(most * row_lanes);
     lines = arena.cut(g.n_rows * row_lanes), columns = arena.cut(g.n_columns * row_lanes);
     weights = arena.cut(tile_rows * window * lanes);

@@ -38,6 +38,20 @@ LOOKAROUND_INLINE void multiply(Floats (&acc)[Rows][Offsets], const float* query
   }
 }
 
+// The same where query and key hold pairs of channels in bfloat16.
+template <int Rows, int Offsets, int Halves>
+LOOKAROUND_INLINE void multiply_pairs(Floats (&acc)[Rows][Offsets], const float* query, const float* key,
+                                      int64_t channel, int64_t half_pitch, int64_t pairs) {
+  for (int64_t c = 0; c < pairs; ++c, query += tile_rows * lanes, key += channel) {
+    Floats q[Rows];
+    for (int i = 0; i < Rows; ++i) q[i] = load(query + i * lanes);
+    for (int b = 0; b < Offsets; ++b) {
+      Floats k = load_pixels<Halves>(key + b, half_pitch);
+      for (int i = 0; i < Rows; ++i) acc[i][b] = add_pair_products(acc[i][b], q[i], k);
+    }
+  }
+}
+
 // A walk along a row of the window: where the weights and the vectors of each offset are.
 struct Walk {
   const float* weight;

@@ -77,6 +77,22 @@ LOOKAROUND_INLINE Floats load_halves(const float* p, ptrdiff_t half) {
 #endif
 }
 
+// Two vectors of floats as one of pairs of bfloat16, the first in the low halves: exact for what was bfloat16.
+LOOKAROUND_INLINE Floats pack_pairs(Floats low, Floats high) {
+  return (Floats)(((Ints)low >> 16 & 0xffff) | ((Ints)high & static_cast<int32_t>(0xffff0000)));
+}
+
+#if defined(__AVX512BF16__)
+constexpr bool has_pair_products = true;
+// sum + the two products of each pair, each added in float32.
+LOOKAROUND_INLINE Floats add_pair_products(Floats sum, Floats a, Floats b) {
+  return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+constexpr bool has_pair_products = false;
+LOOKAROUND_INLINE Floats add_pair_products(Floats sum, Floats, Floats) { return sum; }
+#endif
+
 // 2^x with a relative error below 2^-22; exactly 0 for x <= -127, minus infinity included.
 LOOKAROUND_INLINE Floats exp2(Floats x) {
   x = maximum(broadcast(-127.0f), x);
@@ -140,6 +156,21 @@ LOOKAROUND_INLINE void from_float(float x, Bfloat16* out) {  // to the nearest, 
   uint32_t bits;
   std::memcpy(&bits, &x, 4);
   out->bits = x != x ? 0x7fc0 : static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// Whether this processor runs what this file was compiled for.
+inline bool is_supported() {
+#if defined(__AVX512BF16__)
+  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#elif defined(__AVX512F__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+#elif defined(__AVX2__)
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return true;
+#endif
 }
 
 }  // namespace LOOKAROUND_ISA

@@ -119,7 +119,8 @@ def instruction_sets() -> dict[str, tuple[str, ...]]:
     """
     machine = platform.machine().lower()
     if machine in ("x86_64", "amd64"):
-        return {"baseline": (), "avx2": AVX2, "avx512": AVX512}
+        bfloat16 = (*AVX512, "-mavx512bf16")
+        return {"baseline": (), "avx2": AVX2, "avx512": AVX512, "avx512_bf16": bfloat16}
     return {"baseline": (), "neon": ()} if machine in ("aarch64", "arm64") else {"baseline": ()}
 
 
