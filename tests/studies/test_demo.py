@@ -73,7 +73,7 @@ def test_out_must_be_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_demo_from_the_command_line_to_the_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One epoch of two of the three networks and of the detector, twice: the second run replaces the first."""
+    """One epoch of two of the three networks and of the detector, twice: the second replaces the first."""
     monkeypatch.setattr(demo, "KINDS", dict(list(demo.KINDS.items())[1:]))
     tiny = {"images": 12, "image_size": 48, "smallest": 16, "largest": 24}
     monkeypatch.setattr(demo_detection, "EASY", demo_detection.EASY | tiny)
