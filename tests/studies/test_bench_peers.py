@@ -73,3 +73,11 @@ def test_natten_is_compared_in_the_interior(monkeypatch: pytest.MonkeyPatch) -> 
     bench_peers._measure_natten(bench, table, 2)
     assert [row["peer"] for row in table.rows] == ["NATTEN (no tables)"] * 2
     assert bench.notes == []
+
+
+def test_tiles_hold_every_pixel_once_and_keep_neighbours_together() -> None:
+    order = peers._by_tiles(21, 13)
+    assert sorted(order.tolist()) == list(range(21 * 13))
+    first = order[:64]
+    assert int((first // 13).max()) == 7  # the first tile: eight rows
+    assert int((first % 13).max()) == 7  # by eight columns

@@ -101,7 +101,7 @@ def candidates(bench: Bench) -> list[Candidate]:
     return [
         *everyone,
         Candidate("shifted adds, compiled", compiled),
-        Candidate("FlexAttention, compiled", flex, trains=False),
+        Candidate("FlexAttention, compiled", flex, trains=bench.device.type == "cuda"),
     ]
 
 

@@ -80,26 +80,36 @@ def shifted_attention(inputs: Inputs, kernel_size: int, border: Border = "mask")
     return out
 
 
+def _by_tiles(height: int, width: int, tile: int = 8) -> Tensor:
+    """Number the pixels of an image tile by tile; those at the border may be smaller."""
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    tiles = (y // tile) * -(-width // tile) + x // tile
+    return tiles.flatten().argsort(stable=True)
+
+
 def make_flex_attention(kernel_size: int, height: int, width: int, device: torch.device) -> Peer:
     """FlexAttention, compiled, with the window as a block mask and q·[row ; column] as captured tables.
 
-    Border "mask" alone. The block mask is made once, here. The tables' gradients do not come out, because the
-    products with them are captured; on a processor it has no backward pass at all.
+    Border "mask" alone. Pixels are put in the order of square tiles first, so that the windows of a block of
+    queries meet few blocks of keys. Order and block mask are made once, here. On a processor it has no
+    backward pass.
     """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    radius = kernel_size // 2
+    radius, n_pixels = kernel_size // 2, height * width
+    order = _by_tiles(height, width).to(device)
+    back = order.argsort()
+    y, x = order // width, order % width  # of each place in the order
 
     def in_window(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        down = (query // width - key // width).abs() <= radius
-        return down & ((query % width - key % width).abs() <= radius)
+        return ((y[query] - y[key]).abs() <= radius) & ((x[query] - x[key]).abs() <= radius)
 
-    mask = create_block_mask(in_window, None, None, height * width, height * width, device=device)
+    mask = create_block_mask(in_window, None, None, n_pixels, n_pixels, device=device)
     compiled = torch.compile(flex_attention, dynamic=False)
 
     def attend(inputs: Inputs) -> Tensor:
         query, key, value = (
-            t.flatten(1, 2).transpose(1, 2).contiguous()
+            t.flatten(1, 2)[:, order].transpose(1, 2).contiguous()
             for t in (inputs.query, inputs.key, inputs.value)
             if t is not None
         )
@@ -111,12 +121,12 @@ def make_flex_attention(kernel_size: int, height: int, width: int, device: torch
 
         def add_position(score: Tensor, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             # Pixels outside of the window are masked later, but their index must lead somewhere.
-            down = (key // width - query // width + radius).clamp(0, kernel_size - 1)
-            across = (key % width - query % width + radius).clamp(0, kernel_size - 1)
+            down = (y[key] - y[query] + radius).clamp(0, kernel_size - 1)
+            across = (x[key] - x[query] + radius).clamp(0, kernel_size - 1)
             return score + to_rows[batch, head, query, down] + to_columns[batch, head, query, across]
 
         out: Tensor = compiled(query, key, value, score_mod=add_position, block_mask=mask, scale=1.0)
-        pixels: Tensor = out.transpose(1, 2).unflatten(1, (height, width))
+        pixels: Tensor = out.transpose(1, 2)[:, back].unflatten(1, (height, width))
         return pixels
 
     return attend
