@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 HELP = "Train three small networks to read handwritten digits and one to find them: a table and pictures."
 MAPPED_DIGITS = (3, 5, 8)
 SHOWN_SCENES = 6
-LEAST_SCORE = 0.5
+LEAST_SCORE = 0.3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
