@@ -11,7 +11,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from lookaround.ops.backends.triton_backward import key_kernel, query_kernel
+from lookaround.ops.backends.triton_backward_kernels import key_kernel, query_kernel
 from lookaround.ops.backends.triton_configs import Kind, Tiles, choose_tiles, next_power_of_two
 from lookaround.ops.backends.triton_kernels import forward_kernel
 from lookaround.ops.call import Border, Inputs
