@@ -1,5 +1,6 @@
 """The meters of peak memory, in this process and in a fresh one."""
 
+import mmap
 import sys
 
 import pytest
@@ -26,7 +27,13 @@ def test_tensor_meter_sees_the_worst_moment_and_not_the_sum() -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
 def test_resident_meter_sees_memory_of_anyone() -> None:
-    peak = resident_peak_bytes(lambda: b"x" * (64 * MEBIBYTE))
+    def work() -> mmap.mmap:  # pages of its own: malloc may give what an earlier test has freed
+        memory = mmap.mmap(-1, 64 * MEBIBYTE)
+        for start in range(0, len(memory), mmap.PAGESIZE):
+            memory[start] = 1
+        return memory
+
+    peak = resident_peak_bytes(work)
     if peak is None:
         pytest.skip("this system does not let the peak be forgotten")
     assert 60 * MEBIBYTE <= peak < 80 * MEBIBYTE
