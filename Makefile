@@ -29,7 +29,7 @@ install: $(DEV_STAMP)  ## Make .venv with everything needed to develop
 	@$(PY) -m lookaround.ops.backends.cpu_build || echo "make: going on without the native kernel"
 
 # Threads that wait asleep: the tensors are tiny, and on a busy machine spinning threads cost most of the time.
-demo: $(DEMO_STAMP)  ## Train three small networks on handwritten digits; table and pictures in runs/demo
+demo: $(DEMO_STAMP)  ## Train three small networks to read handwritten digits and one to find them; table and pictures in runs/demo
 	OMP_WAIT_POLICY=passive $(BIN)/lookaround demo $(DEMO_ARGS)
 
 # The compile tests run apart, without the shape hook: its wrappers would be traced too. Both calls always
@@ -93,7 +93,7 @@ $(PY):
 
 # A full development install holds all that the demo needs.
 $(DEMO_STAMP): pyproject.toml | $(PY)
-	@if [ $(DEV_STAMP) -nt pyproject.toml ]; then :; else $(PIP) install --quiet -e '.[train,explore]'; fi
+	@if [ $(DEV_STAMP) -nt pyproject.toml ]; then :; else $(PIP) install --quiet -e '.[train,detect,explore]'; fi
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(PY)

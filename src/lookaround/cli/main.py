@@ -39,7 +39,7 @@ COMMANDS = {
     "study": Command("train many networks that make one table", "lookaround.cli.study"),
     "bench": Command("measure against what it replaces, on this machine", "lookaround.cli.bench"),
     "demo": Command(
-        "train three small networks on handwritten digits and compare them", "lookaround.cli.demo"
+        "train three small networks to read handwritten digits and one to find them", "lookaround.cli.demo"
     ),
 }
 EXTRAS = {
