@@ -37,6 +37,7 @@ COMMANDS = {
     "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
     "compare": Command("put finished runs into one table", "lookaround.cli.compare"),
     "study": Command("train many networks that make one table", "lookaround.cli.study"),
+    "paper": Command("the paper, table by table: costs, and trainings", "lookaround.cli.paper"),
     "bench": Command("measure against what it replaces, on this machine", "lookaround.cli.bench"),
     "demo": Command(
         "train three small networks to read handwritten digits and one to find them", "lookaround.cli.demo"
