@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 HELP = "Put runs that were trained and tested into one table."
 
@@ -24,16 +25,16 @@ def run(arguments: argparse.Namespace) -> int:
     from lookaround.models.checkpoint import read_record
     from lookaround.models.variants import DETECTION, VARIANTS, task_of
     from lookaround.studies import detection_runs, runs
+    from lookaround.studies.run_tables import write_runs
 
     name = read_record(arguments.runs[0]).name
     if name in VARIANTS and task_of(name) == DETECTION:
-        found = [detection_runs.read_detection_run(folder) for folder in arguments.runs]
-        if arguments.json is not None:
-            detection_runs.write_forms(found, arguments.json, arguments.note)
-        print(detection_runs.forms_table(found, arguments.note))
-        return 0
-    rows = [runs.read_run(folder) for folder in arguments.runs]
+        found: list[Any] = [detection_runs.read_detection_run(folder) for folder in arguments.runs]
+        table = detection_runs.forms_table(found, arguments.note)
+    else:
+        found = [runs.read_run(folder) for folder in arguments.runs]
+        table = runs.runs_table(found, arguments.note)
     if arguments.json is not None:
-        runs.write_runs(rows, arguments.json, arguments.note)
-    print(runs.runs_table(rows, arguments.note))
+        write_runs(found, table, arguments.json, arguments.note)
+    print(table)
     return 0

@@ -28,7 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ArgumentError: an argument cannot be used.
     """
-    from lookaround.studies.detection_runs import forms_table, write_forms
+    from lookaround.studies.detection_runs import forms_table
+    from lookaround.studies.run_tables import write_runs
     from lookaround.studies.scenes import run_scenes
 
     options = [] if arguments.epochs is None else ["--trainer.max_epochs", str(arguments.epochs)]
@@ -36,6 +37,6 @@ def run(arguments: argparse.Namespace) -> int:
     for finished in run_scenes(arguments.out, arguments.seeds, options):
         runs.append(finished)
         if arguments.json is not None:
-            write_forms(runs, arguments.json, arguments.note)
+            write_runs(runs, forms_table(runs, arguments.note), arguments.json, arguments.note)
     print(f"\n{forms_table(runs, arguments.note)}")
     return 0

@@ -1,7 +1,9 @@
 """The tables of a benchmark: plain values for JSON, Markdown for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from lookaround.studies.markdown import markdown_table
 
 Value = str | float | int | bool | None
 Row = dict[str, Value]
@@ -25,15 +27,11 @@ class Table:
 
     def markdown(self) -> str:
         """The title and the table, aligned so that it reads well in a terminal too."""
-        cells = [list(self.columns)]
-        cells += [[_write(row.get(name), form) for name, form in self.columns.items()] for row in self.rows]
+        rows = [[_write(row.get(name), form) for name, form in self.columns.items()] for row in self.rows]
         left = [form == "" for form in self.columns.values()]
-        widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [_line(row, widths, left) for row in cells]
-        rule = ["-" * w if is_left else "-" * (w - 1) + ":" for w, is_left in zip(widths, left, strict=True)]
-        lines.insert(1, f"| {' | '.join(rule)} |")
+        table = markdown_table(list(self.columns), rows, left)
         remark = [f"\n{self.remark}"] if self.remark else []
-        return "\n".join([f"### {self.title}\n", *lines, *remark])
+        return "\n".join([f"### {self.title}\n", table, *remark])
 
     def as_json(self) -> dict[str, object]:
         """The raw values."""
@@ -77,11 +75,3 @@ def _write(value: Value, form: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return format(value, form) if form != "" and not isinstance(value, str) else str(value)
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    placed = [
-        cell.ljust(width) if is_left else cell.rjust(width)
-        for cell, width, is_left in zip(cells, widths, left, strict=True)
-    ]
-    return f"| {' | '.join(placed)} |"

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lookaround.errors import ArgumentError, message
 from lookaround.models.costs import model_costs
+from lookaround.studies.markdown import markdown_table, words_first
 from lookaround.training.command import RunCommandLine, run_command
 from lookaround.training.environment import describe_environment
 from lookaround.training.files import read_rows, replacing, write_json, write_text
@@ -117,11 +118,7 @@ def read_result(recipe: str, tested: RunCommandLine) -> Result:
 
 def results_table(results: Sequence[Result]) -> str:
     """The results as a Markdown table, aligned so that it reads well in a terminal too."""
-    rows = [HEADER, *(_cells(result) for result in results)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
-    lines.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(HEADER, [_cells(result) for result in results], words_first(len(HEADER)))
 
 
 def _cells(result: Result) -> tuple[str, ...]:
