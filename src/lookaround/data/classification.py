@@ -4,7 +4,14 @@ from lightning.pytorch import LightningDataModule
 
 from lookaround.data import digits, fashion_mnist, folder
 from lookaround.data.augmentation import check_augment
-from lookaround.data.loading import EpochSampler, ImageLoader, TrainLoader, evaluation_loader, training_loader
+from lookaround.data.loading import (
+    EpochSampler,
+    ImageLoader,
+    TrainLoader,
+    check_numbers,
+    evaluation_loader,
+    training_loader,
+)
 from lookaround.data.preprocessing import Preprocessing
 from lookaround.data.source import Labelled, Settings, Source, Splits
 from lookaround.errors import ArgumentError, DataError, UnknownNameError, closest, message
@@ -72,7 +79,7 @@ class ClassificationData(LightningDataModule):
                 message(_NAME, "dataset must be a known data set", repr(dataset), hint=hint)
             )
         check_augment(_NAME, augment)
-        _check_numbers(batch_size, num_workers, validation_fraction, in_channels)
+        check_numbers(_NAME, batch_size, num_workers, validation_fraction, in_channels)
         self.dataset, self.augment, self.seed = dataset, augment, seed
         self.batch_size, self.num_workers = batch_size, num_workers
         self.settings = Settings(
@@ -159,17 +166,3 @@ class ClassificationData(LightningDataModule):
 
 
 _NAME = "ClassificationData"
-
-
-def _check_numbers(
-    batch_size: int, num_workers: int, validation_fraction: float, in_channels: int | None
-) -> None:
-    if batch_size < 1:
-        raise ArgumentError(message(_NAME, "batch_size must be at least 1", batch_size))
-    if num_workers < 0:
-        raise ArgumentError(message(_NAME, "num_workers must be at least 0", num_workers))
-    if not 0 < validation_fraction < 1:
-        must = "validation_fraction must be greater than 0 and less than 1"
-        raise ArgumentError(message(_NAME, must, validation_fraction, hint="try 0.1."))
-    if in_channels not in (None, 1, 3):
-        raise ArgumentError(message(_NAME, "in_channels must be 1 (grey), 3 (RGB) or None", in_channels))

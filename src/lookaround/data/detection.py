@@ -19,7 +19,14 @@ from lookaround.data.detection_parts import (
 from lookaround.data.detection_preprocessing import DetectionAugmentation, DetectionPreprocessing
 from lookaround.data.findings import joined
 from lookaround.data.folder import STATISTICS
-from lookaround.data.loading import EpochSampler, ImageLoader, TrainLoader, evaluation_loader, training_loader
+from lookaround.data.loading import (
+    EpochSampler,
+    ImageLoader,
+    TrainLoader,
+    check_numbers,
+    evaluation_loader,
+    training_loader,
+)
 from lookaround.data.scenes_to_make import ScenesToMake
 from lookaround.errors import ArgumentError, DataError, UnknownNameError, closest, message
 
@@ -88,7 +95,7 @@ class DetectionData(LightningDataModule):
             raise UnknownNameError(
                 message(_NAME, "dataset must be a known kind of set", repr(dataset), hint=hint)
             )
-        _check_numbers(batch_size, num_workers, validation_fraction, in_channels)
+        check_numbers(_NAME, batch_size, num_workers, validation_fraction, in_channels)
         self.dataset, self.seed, self.scenes = dataset, seed, scenes
         self.batch_size, self.num_workers = batch_size, num_workers
         self.validation_fraction = validation_fraction
@@ -242,17 +249,3 @@ def set_images_aside(images: Annotations, fraction: float, seed: int) -> tuple[A
     taken = set(random.Random(seed).sample(range(number), chosen))
     rest = [index for index in range(number) if index not in taken]
     return images.select(rest), images.select(sorted(taken))
-
-
-def _check_numbers(
-    batch_size: int, num_workers: int, validation_fraction: float, in_channels: int | None
-) -> None:
-    if batch_size < 1:
-        raise ArgumentError(message(_NAME, "batch_size must be at least 1", batch_size))
-    if num_workers < 0:
-        raise ArgumentError(message(_NAME, "num_workers must be at least 0", num_workers))
-    if not 0 < validation_fraction < 1:
-        must = "validation_fraction must be greater than 0 and less than 1"
-        raise ArgumentError(message(_NAME, must, validation_fraction, hint="try 0.1."))
-    if in_channels not in (None, 1, 3):
-        raise ArgumentError(message(_NAME, "in_channels must be 1 (grey), 3 (RGB) or None", in_channels))

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lookaround.data.augmentation import derived_seed
-from lookaround.errors import DataError
+from lookaround.errors import ArgumentError, DataError, message
 
 Key = int | tuple[int, int]
 """What a sampler gives a data set: an index, or (index, epoch) for an image to be changed at random."""
@@ -24,6 +24,32 @@ class Unreadable:
     """
 
     text: str
+
+
+def check_numbers(
+    where: str, batch_size: int, num_workers: int, validation_fraction: float, in_channels: int | None
+) -> None:
+    """Refuse numbers with which nothing could be loaded.
+
+    Args:
+        where: what the user called, for the message.
+        batch_size: images a step and process.
+        num_workers: processes that decode images.
+        validation_fraction: share of the training images set aside.
+        in_channels: 1 for grey, 3 for colour, None for what the set has.
+
+    Raises:
+        ArgumentError: one of them cannot be used.
+    """
+    if batch_size < 1:
+        raise ArgumentError(message(where, "batch_size must be at least 1", batch_size))
+    if num_workers < 0:
+        raise ArgumentError(message(where, "num_workers must be at least 0", num_workers))
+    if not 0 < validation_fraction < 1:
+        must = "validation_fraction must be greater than 0 and less than 1"
+        raise ArgumentError(message(where, must, validation_fraction, hint="try 0.1."))
+    if in_channels not in (None, 1, 3):
+        raise ArgumentError(message(where, "in_channels must be 1 (grey), 3 (RGB) or None", in_channels))
 
 
 def split_keys(keys: Sequence[Key]) -> tuple[list[int], int | None]:
