@@ -1,4 +1,4 @@
-"""What every table of finished runs needs: a run folder's files, what the runs ran on, and how it is written."""
+"""What every table of finished runs needs: a run's files, what the runs ran on, and how it is written."""
 
 import json
 import math
