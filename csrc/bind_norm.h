@@ -15,11 +15,11 @@ struct Norm {
   NormProblem p;
   std::vector<float> scale, shift, slope, offset;
 
-  Norm(const Tensor& x, bool relu) : channels(x.size(3)) {
+  explicit Norm(const Tensor& x) : channels(x.size(3)) {
     STD_TORCH_CHECK(x.is_cpu() && x.scalar_type() == ScalarType::Float && x.dim() == 4 && x.is_contiguous() && x.numel() > 0,
                     "lookaround::batch_norm: x must be batch height width channels, float32, contiguous, on the CPU");
     pixels = x.size(0) * x.size(1) * x.size(2);
-    p.pixels = pixels, p.channels = channels, p.relu = relu;
+    p.pixels = pixels, p.channels = channels;
     p.pixels_per_task = std::max<int64_t>(8, kNormTask / channels);
     p.x = x.const_data_ptr<float>();
     tasks = (pixels + p.pixels_per_task - 1) / p.pixels_per_task;
@@ -62,7 +62,7 @@ struct Norm {
 
 // The mean and the biased variance of every channel.
 std::tuple<Tensor, Tensor> batch_moments(Tensor x) {
-  Norm norm(x, false);
+  Norm norm(x);
   Tensor sums = torch::stable::new_empty(x, {norm.tasks, 2, norm.channels});
   norm.p.sums = sums.mutable_data_ptr<float>();
   norm.run(selected_kernel().load()->moments);
@@ -76,8 +76,8 @@ std::tuple<Tensor, Tensor> batch_moments(Tensor x) {
   return {mean, variance};
 }
 
-Tensor batch_normalize(Tensor x, Optional added, Tensor mean, Tensor variance, Tensor weight, Tensor bias, double eps, bool relu) {
-  Norm norm(x, relu);
+Tensor batch_normalize(Tensor x, Optional added, Tensor mean, Tensor variance, Tensor weight, Tensor bias, double eps) {
+  Norm norm(x);
   norm.check(mean), norm.check(variance);
   norm.set_scale(mean.const_data_ptr<float>(), variance.const_data_ptr<float>(), weight, bias, eps);
   if (added) norm.check_like(x, *added), norm.p.added = added->const_data_ptr<float>();
@@ -89,8 +89,8 @@ Tensor batch_normalize(Tensor x, Optional added, Tensor mean, Tensor variance, T
 
 // Gradients of x, of what was added (empty if y is not given), of weight and bias.
 std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(Tensor grad, Tensor x, Optional y, Tensor mean, Tensor variance,
-                                                               Tensor weight, Tensor bias, double eps, bool relu) {
-  Norm norm(x, relu);
+                                                               Tensor weight, Tensor bias, double eps) {
+  Norm norm(x);
   norm.check(mean), norm.check(variance), norm.check_like(x, grad);
   norm.set_scale(mean.const_data_ptr<float>(), variance.const_data_ptr<float>(), weight, bias, eps);
   if (y) norm.check_like(x, *y), norm.p.y = const_cast<float*>(y->const_data_ptr<float>());
@@ -111,9 +111,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(Tensor grad, Tens
   }
   norm.p.slope = norm.slope.data(), norm.p.offset = norm.offset.data();
   Tensor to_x = torch::stable::new_empty(x, x.sizes());
-  Tensor to_added = y && relu ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_empty(x, {0});
+  Tensor to_added = y ? torch::stable::new_empty(x, x.sizes()) : torch::stable::new_empty(x, {0});
   norm.p.grad_x = to_x.mutable_data_ptr<float>();
-  if (y && relu) norm.p.grad_added = to_added.mutable_data_ptr<float>();
+  if (y) norm.p.grad_added = to_added.mutable_data_ptr<float>();
   norm.run(selected_kernel().load()->differentiate);
   return {to_x, to_added, to_weight, to_bias};
 }

@@ -72,15 +72,14 @@ struct BlockProblem {
 // y = relu(x * scale + shift + added), where scale = weight / sqrt(variance + eps), shift = bias - mean * scale.
 struct NormProblem {
   int64_t pixels = 0, channels = 0, pixels_per_task = 1;
-  bool relu = false;
   const float* x = nullptr;      // pixels channels, as all images here
   const float* added = nullptr;  // null: nothing is added
-  float* y = nullptr;            // written forward; read backward where something was added and a ReLU follows
+  float* y = nullptr;            // written forward; read backward where something was added
   const float *mean = nullptr, *scale = nullptr, *shift = nullptr;  // channels
   float* sums = nullptr;  // task 2 channels: of x and x²; backward of the gradient g and g * (x - mean)
 
   const float* grad = nullptr;
-  float *grad_x = nullptr, *grad_added = nullptr;              // grad_x = scale * g + slope * x + offset
+  float *grad_x = nullptr, *grad_added = nullptr;  // grad_added: if something was added; grad_x = scale * g + slope * x + offset
   const float *slope = nullptr, *offset = nullptr;
 };
 

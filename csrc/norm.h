@@ -47,7 +47,7 @@ void run_moments(const NormProblem& p, int64_t first, int64_t last) {
   }
 }
 
-template <bool Relu, bool Added>
+template <bool Added>
 void normalize(const NormProblem& p, const NormTask& t) {
   const int64_t n = p.channels;
   const float *__restrict scale = p.scale, *__restrict shift = p.shift;
@@ -57,7 +57,7 @@ void normalize(const NormProblem& p, const NormTask& t) {
     for (int64_t k = 0; k < n; ++k) {
       float v = x[k] * scale[k] + shift[k];
       if (Added) v += added[k];
-      y[k] = Relu ? (v > 0.0f ? v : v * 0.0f) : v;  // NaN stays NaN
+      y[k] = v > 0.0f ? v : v * 0.0f;  // NaN stays NaN
     }
   }
 }
@@ -65,25 +65,18 @@ void normalize(const NormProblem& p, const NormTask& t) {
 void run_normalize(const NormProblem& p, int64_t first, int64_t last) {
   for (int64_t task = first; task < last; ++task) {
     const NormTask t(p, task);
-    if (p.relu) {
-      p.added ? normalize<true, true>(p, t) : normalize<true, false>(p, t);
-    } else {
-      p.added ? normalize<false, true>(p, t) : normalize<false, false>(p, t);
-    }
+    p.added ? normalize<true>(p, t) : normalize<false>(p, t);
   }
 }
 
-// The gradient before the ReLU: of those outputs that it let through. With an addition they are looked up in y,
-// without one computed again.
-enum class Through { all, computed, looked_up };
-
-template <Through T>
+// The gradient before the ReLU: of those outputs that it let through. With an addition (Added) they are looked up
+// in y, without one computed again.
+template <bool Added>
 inline float pass(float gradient, float x, float scale, float shift, float y) {
-  if (T == Through::all) return gradient;
-  return (T == Through::computed ? x * scale + shift : y) > 0.0f ? gradient : 0.0f;
+  return (Added ? y : x * scale + shift) > 0.0f ? gradient : 0.0f;
 }
 
-template <Through T>
+template <bool Added>
 void sum_gradients(const NormProblem& p, const NormTask& t, float* __restrict sum, float* __restrict products) {
   const int64_t n = p.channels;
   const float *__restrict scale = p.scale, *__restrict shift = p.shift, *__restrict mean = p.mean;
@@ -92,10 +85,10 @@ void sum_gradients(const NormProblem& p, const NormTask& t, float* __restrict su
     const int64_t next = i + 1 < t.last ? n : 0;  // the last of an odd number meets itself, times zero
     const float second = next ? 1.0f : 0.0f;
     const float *__restrict x = p.x + i * n, *__restrict g = p.grad + i * n;
-    const float* __restrict y = T == Through::looked_up ? p.y + i * n : x;
+    const float* __restrict y = Added ? p.y + i * n : x;
     for (int64_t k = 0; k < n; ++k) {
-      const float a = pass<T>(g[k], x[k], scale[k], shift[k], y[k]);
-      const float b = second * pass<T>(g[next + k], x[next + k], scale[k], shift[k], y[next + k]);
+      const float a = pass<Added>(g[k], x[k], scale[k], shift[k], y[k]);
+      const float b = second * pass<Added>(g[next + k], x[next + k], scale[k], shift[k], y[next + k]);
       sum[k] += a + b;
       products[k] += a * (x[k] - mean[k]) + b * (x[next + k] - mean[k]);
     }
@@ -106,26 +99,21 @@ void run_sum_gradients(const NormProblem& p, int64_t first, int64_t last) {
   for (int64_t task = first; task < last; ++task) {
     const NormTask t(p, task);
     float *sum = p.sums + task * 2 * p.channels, *products = sum + p.channels;
-    if (!p.relu) {
-      sum_gradients<Through::all>(p, t, sum, products);
-    } else {
-      p.y ? sum_gradients<Through::looked_up>(p, t, sum, products)
-          : sum_gradients<Through::computed>(p, t, sum, products);
-    }
+    p.y ? sum_gradients<true>(p, t, sum, products) : sum_gradients<false>(p, t, sum, products);
   }
 }
 
-template <Through T, bool Added>
+template <bool Added>
 void differentiate(const NormProblem& p, const NormTask& t) {
   const int64_t n = p.channels;
   const float *__restrict scale = p.scale, *__restrict shift = p.shift;
   const float *__restrict slope = p.slope, *__restrict offset = p.offset;
   for (int64_t i = t.first; i < t.last; ++i) {
     const float *__restrict x = p.x + i * n, *__restrict g = p.grad + i * n;
-    const float* __restrict y = T == Through::looked_up ? p.y + i * n : x;
+    const float* __restrict y = Added ? p.y + i * n : x;
     float *__restrict to_x = p.grad_x + i * n, *__restrict to_added = Added ? p.grad_added + i * n : nullptr;
     for (int64_t k = 0; k < n; ++k) {
-      const float a = pass<T>(g[k], x[k], scale[k], shift[k], y[k]);
+      const float a = pass<Added>(g[k], x[k], scale[k], shift[k], y[k]);
       if (Added) to_added[k] = a;
       to_x[k] = scale[k] * a + slope[k] * x[k] + offset[k];
     }
@@ -135,13 +123,7 @@ void differentiate(const NormProblem& p, const NormTask& t) {
 void run_differentiate(const NormProblem& p, int64_t first, int64_t last) {
   for (int64_t task = first; task < last; ++task) {
     const NormTask t(p, task);
-    if (!p.relu) {
-      p.grad_added ? differentiate<Through::all, true>(p, t) : differentiate<Through::all, false>(p, t);
-    } else if (p.y) {
-      p.grad_added ? differentiate<Through::looked_up, true>(p, t) : differentiate<Through::looked_up, false>(p, t);
-    } else {
-      differentiate<Through::computed, false>(p, t);
-    }
+    p.y ? differentiate<true>(p, t) : differentiate<false>(p, t);
   }
 }
 

@@ -267,11 +267,11 @@ STABLE_TORCH_LIBRARY(lookaround, m) {
   // Batch norm in training, of float32 pixels (batch height width channels).
   m.def("batch_moments(Tensor x) -> (Tensor mean, Tensor variance)");
   m.def(
-      "batch_normalize(Tensor x, Tensor? added, Tensor mean, Tensor variance, Tensor weight, Tensor bias, float eps, "
-      "bool relu) -> Tensor");
+      "batch_normalize(Tensor x, Tensor? added, Tensor mean, Tensor variance, Tensor weight, Tensor bias, float eps) "
+      "-> Tensor");
   m.def(
       "batch_norm_backward(Tensor grad, Tensor x, Tensor? y, Tensor mean, Tensor variance, Tensor weight, Tensor bias, "
-      "float eps, bool relu) -> (Tensor grad_x, Tensor grad_added, Tensor grad_weight, Tensor grad_bias)");
+      "float eps) -> (Tensor grad_x, Tensor grad_added, Tensor grad_weight, Tensor grad_bias)");
   m.def("cpu_kernels() -> str");
   m.def("set_cpu_kernel(str name) -> ()");
 }

@@ -50,7 +50,7 @@ def clear_padding(x: Tensor, mask: Mask) -> Tensor:
     return x if mask is None else x.masked_fill(mask[:, None], 0)
 
 
-def apply_spatial(layer: nn.Module, x: Tensor, mask: Mask) -> Tensor:
+def apply_spatial(layer: nn.Module, x: Tensor, mask: Mask = None) -> Tensor:
     """Apply a layer that looks at neighbours, so that it sees the images alone.
 
     Attention leaves padded pixels out; any other layer finds zeros in their place.

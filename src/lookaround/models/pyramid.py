@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lookaround.models.padding import Mask, apply_spatial, apply_stem, shrink_mask
-from lookaround.models.resnet import EXPANSION, Bottleneck, ResNet
+from lookaround.models.padding import Mask, apply_spatial, shrink_mask
+from lookaround.models.resnet import EXPANSION, ResNet, make_attention
 from lookaround.models.retinanet_config import RetinaNetConfig
-from lookaround.nn import LocalAttention2d
 from lookaround.nn.pointwise import PointwiseConv2d
 
 
@@ -86,34 +85,7 @@ class PyramidBackbone(nn.Module):
     def forward(self, images: Tensor, key_padding_mask: Mask = None) -> tuple[list[Tensor], list[Mask]]:
         """Return the maps of the levels and their masks."""
         masks = [shrink_mask(key_padding_mask, 2**level) for level in self.levels]
-        if key_padding_mask is None:
-            features = self.body.features(images)
-        else:
-            features = features_without_padding(self.body, images, key_padding_mask)
-        return self.pyramid(features, masks), masks
-
-
-def features_without_padding(body: ResNet, images: Tensor, mask: Mask) -> dict[str, Tensor]:
-    """Do what `ResNet.features` does, with spatial layers that do not see the padding.
-
-    What the maps hold in the place of padding has no meaning.
-    """
-    out, mask = apply_stem(body.stem, images, mask)
-    features = {"stem": out}
-    for name in ("layer1", "layer2", "layer3", "layer4"):
-        for block in getattr(body, name):
-            out = _apply_block(block, out, mask)
-            mask = shrink_mask(mask, block.spatial.stride)
-        features[name] = out
-    return features
-
-
-def _apply_block(block: Bottleneck, x: Tensor, mask: Mask) -> Tensor:
-    out = block.relu(block.bn1(block.conv1(x)))
-    out = block.relu(block.bn2(apply_spatial(block.spatial, out, mask)))
-    out = block.drop_path(block.bn3(block.conv3(out)))
-    summed: Tensor = block.relu(out + block.downsample(x))
-    return summed
+        return self.pyramid(self.body.features(images, key_padding_mask), masks), masks
 
 
 class ChannelNorm(nn.Module):
@@ -145,15 +117,4 @@ def make_spatial(config: RetinaNetConfig, kind: str, channels: int, stride: int 
     """Make a 3x3 convolution, or the attention that stands in its place."""
     if kind == "convolution":
         return nn.Conv2d(channels, channels, 3, stride, padding=1, bias=config.norm == "none")
-    return LocalAttention2d(
-        channels,
-        channels,
-        config.kernel_size,
-        stride,
-        num_heads=config.num_heads,
-        position=config.position,
-        content=config.content,
-        border=config.border,
-        shared_tables=config.shared_tables,
-        backend=config.backend,
-    )
+    return make_attention(channels, stride, config.backbone())

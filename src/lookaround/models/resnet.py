@@ -1,11 +1,13 @@
 """The ResNets: one architecture, convolving or attending."""
 
 import math
+from functools import partial
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lookaround.models.config import ResNetConfig
+from lookaround.models.padding import Mask, apply_spatial, apply_stem, shrink_mask
 from lookaround.nn import AttentionStem, ConvStem, DropPath, LocalAttention2d
 from lookaround.nn.batch_norm import normalize_add, normalize_then
 from lookaround.nn.pointwise import PointwiseConv2d
@@ -52,12 +54,29 @@ class ResNet(nn.Module):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = config.batch_norm_momentum
 
-    def features(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Tensor]:
-        """Return what the stem and every stage put out, by name: stem, layer1, layer2, layer3, layer4."""
-        named = {"stem": self.stem(images)}
-        out = named["stem"]
+    def features(
+        self,
+        images: Float[Tensor, "batch channels height width"],
+        key_padding_mask: Bool[Tensor, "batch height width"] | None = None,
+    ) -> dict[str, Tensor]:
+        """Return what the stem and every stage put out, by name: stem, layer1, layer2, layer3, layer4.
+
+        Args:
+            images: a batch; where images differ in size, each stands at its top left.
+            key_padding_mask: True for pixels that are no part of an image. No spatial layer sees them, and
+                what the maps hold in their places has no meaning.
+        """
+        out, mask = apply_stem(self.stem, images, key_padding_mask)
+        named = {"stem": out}
         for name in ("layer1", "layer2", "layer3", "layer4"):
-            out = named[name] = getattr(self, name)(out)
+            stage = getattr(self, name)
+            if mask is None:  # as a whole: a fused stage has blocks that take no mask
+                out = stage(out)
+            else:
+                for block in stage:
+                    out = block(out, mask)
+                    mask = shrink_mask(mask, block.spatial.stride)
+            named[name] = out
         return named
 
     def forward(
@@ -109,9 +128,10 @@ class Bottleneck(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.zeros_(self.bn3.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, key_padding_mask: Mask = None) -> Tensor:
         """Return batch 4·inner_channels ceil(height / stride) ceil(width / stride)."""
-        out = normalize_then(self.bn1, self.relu, self.spatial, self.conv1(x))
+        attend = partial(apply_spatial, self.spatial, mask=key_padding_mask)
+        out = normalize_then(self.bn1, self.relu, attend, self.conv1(x))
         out = normalize_then(self.bn2, self.relu, self.conv3, out)
         shortcut = self.downsample(x)
         if self.drop_path.active:
@@ -133,6 +153,11 @@ def _make_stem(config: ResNetConfig, channels: int) -> nn.Module:
 def _make_spatial(channels: int, stride: int, attend: bool, config: ResNetConfig) -> nn.Module:
     if not attend:
         return nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+    return make_attention(channels, stride, config)
+
+
+def make_attention(channels: int, stride: int, config: ResNetConfig) -> LocalAttention2d:
+    """Make the attention that stands in the place of a 3x3 convolution."""
     return LocalAttention2d(
         channels,
         channels,

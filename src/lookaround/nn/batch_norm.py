@@ -5,6 +5,7 @@ what the next layer saved of it is computed again when it is asked for (Chen et 
 activation Rota Bulò et al. 2018, Pleiss et al. 2017). Where the native kernel does not serve, modules run.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeGuard
 
 import torch
@@ -15,26 +16,22 @@ from lookaround.ops.backends import cpu
 from lookaround.ops.modes import is_plain_cpu_call
 
 
-def normalize_then(bn: nn.Module, relu: nn.Module, layer: nn.Module, x: Tensor, *more: Any) -> Tensor:
-    """Compute `layer(relu(bn(x)), *more)`.
+def normalize_then(bn: nn.Module, relu: nn.Module, layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Compute `layer(relu(bn(x)))`.
 
     Args:
         bn: a batch norm.
         relu: a ReLU.
         layer: what follows them.
         x: batch channels height width.
-        more: what the layer takes beside its input.
     """
-    out: Tensor
     if not (trains_plainly(bn, relu) and _is_plain(x, bn.weight, bn.bias)):
-        out = layer(relu(bn(x)), *more)
-        return out
+        return layer(relu(bn(x)))
     moments = _observe(bn, x)
-    y = _NormRelu.apply(x, None, *moments, bn.weight, bn.bias, bn.eps, True)
+    y = _NormRelu.apply(x, None, *moments, bn.weight, bn.bias, bn.eps)
     remembered = _Remembered(y, (x.detach(), *moments, bn.weight.detach(), bn.bias.detach()), bn.eps)
     with torch.autograd.graph.saved_tensors_hooks(remembered.pack, _unpack):
-        out = layer(y, *more)
-    return out
+        return layer(y)
 
 
 def normalize_add(bn: nn.Module, relu: nn.Module, x: Tensor, added: Tensor) -> Tensor:
@@ -43,7 +40,7 @@ def normalize_add(bn: nn.Module, relu: nn.Module, x: Tensor, added: Tensor) -> T
         summed: Tensor = bn(x)
         summed += added  # in place: these are a network's largest tensors
         return relu(summed)  # type: ignore[no-any-return]
-    out: Tensor = _NormRelu.apply(x, added, *_observe(bn, x), bn.weight, bn.bias, bn.eps, True)
+    out: Tensor = _NormRelu.apply(x, added, *_observe(bn, x), bn.weight, bn.bias, bn.eps)
     return out
 
 
@@ -128,7 +125,7 @@ def _unpack(packed: Any) -> Tensor:
     if isinstance(packed, Tensor):
         return packed
     inputs, eps, shape, strides = packed
-    return _normalize(inputs[0], None, *inputs[1:], eps, True).as_strided(shape, strides)
+    return _normalize(inputs[0], None, *inputs[1:], eps).as_strided(shape, strides)
 
 
 def _normalize(x: Tensor, added: Tensor | None, *rest: Any) -> Tensor:
@@ -142,9 +139,9 @@ class _NormRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, added: Tensor | None, *rest: Any) -> Tensor:
-        mean, variance, weight, bias, ctx.eps, ctx.relu = rest
+        *vectors, ctx.eps = rest  # mean, variance, weight, bias
         y = _normalize(x, added, *rest)
-        ctx.save_for_backward(x, None if added is None else y, mean, variance, weight, bias)
+        ctx.save_for_backward(x, None if added is None else y, *vectors)
         return y
 
     @staticmethod
@@ -154,10 +151,10 @@ class _NormRelu(torch.autograd.Function):
             return _differentiate_traceably(ctx, gradients[0])
         gradient = _pixels(gradients[0].contiguous(memory_format=torch.channels_last))
         to_x, to_added, to_weight, to_bias = torch.ops.lookaround.batch_norm_backward(
-            gradient, _pixels(x), None if y is None else _pixels(y), *rest, ctx.eps, ctx.relu
+            gradient, _pixels(x), None if y is None else _pixels(y), *rest, ctx.eps
         )
         to_added = None if y is None else to_added.permute(0, 3, 1, 2)
-        return to_x.permute(0, 3, 1, 2), to_added, None, None, to_weight, to_bias, None, None
+        return to_x.permute(0, 3, 1, 2), to_added, None, None, to_weight, to_bias, None
 
 
 def _differentiate_traceably(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -168,4 +165,4 @@ def _differentiate_traceably(ctx: Any, gradient: Tensor) -> tuple[Tensor | None,
     given = {i: t for i, t in ((0, x), (4, weight), (5, bias)) if ctx.needs_input_grad[i]}
     found = torch.autograd.grad(out, list(given.values()), gradient, create_graph=True)
     by_place = dict(zip(given, found, strict=True)) | {1: None if y is None else gradient}
-    return tuple(by_place.get(i) for i in range(8))
+    return tuple(by_place.get(i) for i in range(7))
