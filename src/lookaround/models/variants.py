@@ -128,6 +128,25 @@ def create_model(name: str, **overrides: Any) -> Model:
         >>> sum(p.numel() for p in model.parameters())
         8294690
     """
+    config = configure(name, **overrides)
+    if not isinstance(config, RetinaNetConfig):
+        return ResNet(config)
+    from lookaround.models.retinanet import RetinaNet
+
+    return RetinaNet(config)
+
+
+def configure(name: str, **overrides: Any) -> ResNetConfig:
+    """Return what `create_model` makes a model of, from the same arguments.
+
+    Raises:
+        UnknownNameError: no model or override has this name.
+        ArgumentError: an override has a value that cannot be used.
+
+    Example:
+        >>> configure("sasa_resnet26", width=0.5).channels(64)
+        32
+    """
     if name not in list_models():
         hint = closest(str(name), list_models())
         raise UnknownNameError(message("create_model", "name must be a known model", repr(name), hint=hint))
@@ -143,9 +162,4 @@ def create_model(name: str, **overrides: Any) -> Model:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
     }
-    config = dataclasses.replace(variant, **values)
-    if not isinstance(config, RetinaNetConfig):
-        return ResNet(config)
-    from lookaround.models.retinanet import RetinaNet
-
-    return RetinaNet(config)
+    return dataclasses.replace(variant, **values)
