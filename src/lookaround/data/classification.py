@@ -44,6 +44,10 @@ class ClassificationData(LightningDataModule):
         download: whether Fashion-MNIST may be downloaded.
         verify: whether to look at the header of every file of "folder" before training.
         seed: of the validation split, the order and the random changes.
+        split_seed: of the validation split alone, so that runs with different seeds can share one; None:
+            `seed`.
+        hold_out: set validation images aside from the training images even where the set has a validation
+            part of its own, which then is the test part if there is none; as the paper does on ImageNet.
 
     Raises:
         ArgumentError: an argument cannot be used.
@@ -71,6 +75,8 @@ class ClassificationData(LightningDataModule):
         download: bool = True,
         verify: bool = True,
         seed: int = 0,
+        split_seed: int | None = None,
+        hold_out: bool = False,
     ) -> None:
         super().__init__()
         if dataset not in SOURCES:
@@ -83,7 +89,15 @@ class ClassificationData(LightningDataModule):
         self.dataset, self.augment, self.seed = dataset, augment, seed
         self.batch_size, self.num_workers = batch_size, num_workers
         self.settings = Settings(
-            root, image_size, in_channels, crop_fraction, validation_fraction, download, verify, seed
+            root,
+            image_size,
+            in_channels,
+            crop_fraction,
+            validation_fraction,
+            download,
+            verify,
+            seed if split_seed is None else split_seed,
+            hold_out,
         )
         self._prepared = False
         self._splits: Splits | None = None

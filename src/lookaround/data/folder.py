@@ -105,7 +105,9 @@ def prepare(settings: Settings) -> None:
 def load(settings: Settings) -> Splits:
     """Return the tree's parts; without a validation folder, a seeded share of every class is set aside.
 
-    A tree without a train folder is cut in three: a tenth of every class to test, the same for every seed.
+    With `settings.hold_out` it is set aside in any case; a validation folder is the test part then, if there
+    is no other. A tree without a train folder is cut in three: a tenth of every class to test, the same for
+    every seed.
 
     Raises:
         DataError: the tree is not of the right form.
@@ -113,6 +115,8 @@ def load(settings: Settings) -> Splits:
     names, (train, validation, test) = _find_parts(settings)
     if not _is_split(_root(settings)):
         train, test = set_aside(train, TEST_FRACTION, TEST_SEED, names)
+    elif settings.hold_out:
+        validation, test = None, validation if test is None else test
     if validation is None:
         train, validation = set_aside(train, settings.validation_fraction, settings.seed, names)
     return Splits(train, validation, test, names, _preprocessing(settings, train))

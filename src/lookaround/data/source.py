@@ -23,6 +23,7 @@ class Settings:
     download: bool = True
     verify: bool = True
     seed: int = 0
+    hold_out: bool = False
 
 
 @runtime_checkable

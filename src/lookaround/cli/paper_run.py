@@ -1,0 +1,103 @@
+"""`lookaround paper run`: train the rows of the paper's tables."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lookaround.studies.paper_jobs import Data, Request
+
+HELP = (
+    "Train every row of the tables named, with several seeds. Each training is a run folder; what is "
+    "finished is never run again, and the same command goes on after a stop."
+)
+LIMITS = ("epochs", "images_per_epoch", "images_to_measure")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the tables, the scale, the data and the machine."""
+    tables = "table1 … table7, figure5, border, beyond, or all"
+    parser.add_argument("tables", nargs="+", metavar="TABLE", help=tables)
+    parser.add_argument(
+        "--scale", default="small", metavar="NAME", help="paper: as printed; small: minutes a network (small)"
+    )
+    parser.add_argument(
+        "--data",
+        default="fashion-mnist",
+        metavar="DATA",
+        help="fashion-mnist, digits, or a folder of images (fashion-mnist)",
+    )
+    parser.add_argument(
+        "--detection-data",
+        default="scenes",
+        metavar="DATA",
+        help="for table2: scenes, made in data/scenes if need be, or a folder in COCO's format (scenes)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 … N-1 (3)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="trainings at a time (1)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/paper"), metavar="DIR", help="runs and results (runs/paper)"
+    )
+    for name in LIMITS:
+        text = f"set the scale's {name.replace('_', ' ')}, to try things out"
+        parser.add_argument(f"--limit-{name.replace('_', '-')}", type=int, metavar="N", help=text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train what is not done yet.
+
+    Returns:
+        0, or 1 if a training failed.
+
+    Raises:
+        LookaroundError: an argument cannot be used.
+        KeyboardInterrupt: the user stopped it.
+    """
+    from lookaround.studies.paper_plan import choose_experiments
+    from lookaround.studies.paper_run import Study
+
+    study = Study(arguments.out, choose_experiments(arguments.tables), _request(arguments), say=_say)
+    try:
+        study.run(arguments.workers)
+    except KeyboardInterrupt:
+        print(
+            f"stopped; {len(study.finished)} trainings are done. The same command goes on from there.",
+            file=sys.stderr,
+        )
+        raise
+    print(f"results: {arguments.out / 'results.json'}")
+    for name, error in study.failed.items():
+        print(f"failed: {name}: {error.strip().splitlines()[0]}", file=sys.stderr)
+    return 1 if study.failed else 0
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _request(arguments: argparse.Namespace) -> "Request":
+    from lookaround.studies.paper_jobs import Request
+
+    limits = {name: getattr(arguments, f"limit_{name}") for name in LIMITS}
+    return Request(
+        scale=arguments.scale,
+        data=_data(arguments.data),
+        detection_data=_detection_data(arguments.detection_data),
+        seeds=arguments.seeds,
+        limits=tuple((name, value) for name, value in limits.items() if value is not None),
+    )
+
+
+def _data(name: str) -> "Data":
+    from lookaround.studies.paper_jobs import Data
+
+    if name in ("fashion-mnist", "fashion_mnist", "digits"):
+        return Data(name.replace("-", "_"))
+    return Data("folder", name)
+
+
+def _detection_data(name: str) -> "Data":
+    from lookaround.studies.paper_jobs import Data
+
+    return Data("scenes", "data/scenes") if name == "scenes" else Data("coco", name)

@@ -1,0 +1,97 @@
+"""One training of the paper's tables, in a run folder like any other, and what such a folder says of it."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lookaround.errors import CheckpointError
+from lookaround.models.variants import DETECTION
+from lookaround.studies.paper_jobs import Job
+from lookaround.training.files import read_rows, write_text
+
+RECIPE, LOG, ERROR = "recipe.yaml", "log.txt", "error.txt"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run measured.
+
+    Attributes:
+        test: share of the test images that was recognised, or mean average precision; None where there was
+            nothing to measure.
+        held_out: the same of the training images that were set aside.
+        train_seconds: wall-clock time of the epochs, measuring included.
+    """
+
+    test: float | None
+    held_out: float | None
+    train_seconds: float
+
+
+def train(out: Path, job: Job, keep_checkpoints: bool = False) -> None:
+    """Train and measure, or go on where it stopped; what is done already is not done again.
+
+    Args:
+        out: folder of the run folders.
+        job: what to train.
+        keep_checkpoints: whether to keep them beside the weights once everything is measured.
+
+    Raises:
+        LookaroundError: the settings, the data or the training are at fault.
+    """
+    from lookaround.training.command import run_command
+
+    folder = out / job.name
+    write_text(folder / RECIPE, yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True))
+    words = ["--config", str(folder / RECIPE), "--out", str(out), "--name", job.name]
+    if not (folder / "weights.safetensors").is_file():
+        _fit(words, folder)
+    for command in job.measures:
+        if not (folder / f"{command}.json").is_file():
+            run_command(command, words)
+    if not keep_checkpoints:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _fit(words: list[str], folder: Path) -> None:
+    from lookaround.training.command import run_command
+
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        try:
+            run_command("fit", [*words, "--resume"])
+        except CheckpointError as error:  # a checkpoint that was cut off, as by a loss of power
+            print(f"{error}\nbeginning anew")
+        else:
+            return
+    run_command("fit", [*words, "--overwrite"])
+
+
+def is_finished(job: Job, out: Path) -> bool:
+    """Tell whether a run was trained and measured."""
+    names = ["weights.safetensors", *(f"{command}.json" for command in job.measures)]
+    return all((out / job.name / name).is_file() for name in names)
+
+
+def read_finished(job: Job, out: Path) -> Finished:
+    """Read what a finished run measured."""
+    folder = out / job.name
+    figure = "map" if job.task == DETECTION else "accuracy"
+    measured = {
+        command: json.loads((folder / f"{command}.json").read_text(encoding="utf-8"))
+        for command in job.measures
+    }
+    held_out = measured["validate"].get(f"val_{figure}")
+    test = measured["test"].get(f"test_{figure}") if "test" in measured else held_out
+    rows = read_rows(folder / "metrics.csv")
+    seconds = math.fsum(row["epoch_seconds"] for row in rows)
+    return Finished(test, held_out, seconds)
+
+
+def read_error(job: Job, out: Path) -> str | None:
+    """Return how a run failed when it was tried last; None if it did not."""
+    path = out / job.name / ERROR
+    return path.read_text(encoding="utf-8") if path.is_file() else None
