@@ -15,13 +15,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from lookaround.studies.benchmark import SUITES
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "suites:\n" + "\n".join(f"  {name:<8} {text}" for name, text in SUITES.items())
+    parser.epilog = "suites:\n" + "\n".join(f"  {name:<9} {text}" for name, text in SUITES.items())
     parser.add_argument("suite", choices=list(SUITES), help="what to measure")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (cpu)")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16 (what the suite is about)")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch (as many as it would take)")
     parser.add_argument("--repeats", type=int, metavar="N", help="samples of each contestant (7; CUDA 50)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images (the suite's)")
+    parser.add_argument(
+        "--image-size", type=int, metavar="N", help="pixels a side, of network and detection (the suite's)"
+    )
     parser.add_argument(
         "--compile", action="store_true", help="networks under torch.compile too; minutes more"
     )
@@ -52,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         repeats=arguments.repeats,
         batch_size=arguments.batch_size,
+        image_size=arguments.image_size,
         quick=arguments.quick,
         compile=arguments.compile,
     )
@@ -74,16 +78,31 @@ def check_paths(record: Path | None, chart: Path | None) -> None:
     Raises:
         ArgumentError: a path has another ending, or is a folder, or its parent is a file.
     """
+    check_file("bench", "--json", record, ".json")
+    check_file("bench", "--chart", chart, ".png")
+
+
+def check_file(where: str, option: str, path: Path | None, ending: str) -> None:
+    """Refuse a path that cannot be written.
+
+    Args:
+        where: the command that complains.
+        option: what the user has given the path to.
+        path: None where the option was not given.
+        ending: that the path must have.
+
+    Raises:
+        ArgumentError: the path has another ending, or is a folder, or its parent is a file.
+    """
     from lookaround.errors import ArgumentError, message
 
-    for option, path, ending in (("--json", record, ".json"), ("--chart", chart, ".png")):
-        if path is None:
-            continue
-        if path.suffix != ending:
-            raise ArgumentError(message("bench", f"{option} must end in {ending}", path))
-        existing = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir() or not existing.is_dir():
-            raise ArgumentError(message("bench", f"{option} must be a file in a folder", path))
+    if path is None:
+        return
+    if path.suffix != ending:
+        raise ArgumentError(message(where, f"{option} must end in {ending}", path))
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not existing.is_dir():
+        raise ArgumentError(message(where, f"{option} must be a file in a folder", path))
 
 
 @contextmanager
