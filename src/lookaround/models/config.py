@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lookaround.errors import ArgumentError, message
-from lookaround.nn.local_attention import POSITIONS
+from lookaround.nn.local_attention import POSITIONS, PROJECTIONS
 from lookaround.nn.stem import STEM_VALUES
 from lookaround.ops.call import BORDERS, check_kernel_size
 from lookaround.ops.dispatch import check_backend
 
 STEMS = ("convolution", "attention")
+SCALES = ("initialization", "equation")
+ATTENTION_BLOCKS = ("all", "first", "last", "alternate")
 
 # What a value may be, by field; a config may come from a file that anyone wrote.
 _COUNTS = ("num_classes", "in_channels", "num_heads")
@@ -22,6 +24,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "stem_values": STEM_VALUES,
     "position": POSITIONS,
     "border": BORDERS,
+    "scale": SCALES,
+    "projection": PROJECTIONS,
+    "attention_blocks": ATTENTION_BLOCKS,
 }
 
 
@@ -36,6 +41,8 @@ class ResNetConfig:
         num_classes: size of the last layer.
         in_channels: channels of the images.
         attention_stages: which of the stages 1, 2, 3, 4 attend instead of convolving.
+        attention_blocks: which blocks of such a stage attend: "all", the "first", the "last", or in
+            "alternate" every second one, beginning with the second; the others convolve.
         stem: "convolution" or "attention".
         stem_values: values of an attention stem: "spatially_aware", "plain" or "convolution".
         small: whether the stem keeps the resolution, for images of 28 to 64 pixels.
@@ -45,6 +52,9 @@ class ResNetConfig:
         content: whether the logits have the term q·k.
         border: "mask" or "zeros".
         shared_tables: whether the heads share the relative tables.
+        scale: where the factor 1/sqrt(head_dim) of the logits stands: in the "initialization" of the query
+            map, or in the "equation" itself.
+        projection: "full", or "grouped": each head from its own share of the channels.
         drop_path: probability of dropping the last block, growing linearly from 0 at the first.
         batch_norm_momentum: weight of the newest batch in the running statistics (1 - decay).
         backend: which implementation of the operator runs.
@@ -56,6 +66,7 @@ class ResNetConfig:
     num_classes: int = 1000
     in_channels: int = 3
     attention_stages: tuple[int, ...] = ()
+    attention_blocks: str = "all"
     stem: str = "convolution"
     stem_values: str = "spatially_aware"
     small: bool = False
@@ -65,6 +76,8 @@ class ResNetConfig:
     content: bool = True
     border: str = "mask"
     shared_tables: bool = True
+    scale: str = "initialization"
+    projection: str = "full"
     drop_path: float = 0.0
     batch_norm_momentum: float = 0.1
     backend: str = "auto"
@@ -101,6 +114,12 @@ class ResNetConfig:
     def _require(self, holds: bool, must: str, got: object) -> None:
         if not holds:
             raise ArgumentError(message("create_model", must, repr(got)))
+
+    def attends(self, stage: int, block: int) -> bool:
+        """Tell whether a block attends: the stage counts from 1, the block in it from 0."""
+        last = self.depths[stage - 1] - 1
+        chosen = {"all": True, "first": block == 0, "last": block == last, "alternate": block % 2 == 1}
+        return stage in self.attention_stages and chosen[self.attention_blocks]
 
     def channels(self, base: int) -> int:
         """Scale a channel number of the network of width 1, to a whole number of channels."""

@@ -1,9 +1,7 @@
 """Parameters and FLOPs of a network, as the paper counts them and as they are executed."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +11,10 @@ from lookaround.models.pyramid import ChannelNorm
 from lookaround.models.resnet import ResNet
 from lookaround.models.variants import Model
 from lookaround.nn import AttentionStem, LocalAttention2d
+from lookaround.nn.flops import attention_cost, outline
+from lookaround.nn.grouped_linear import GroupedLinear
 from lookaround.nn.pointwise import PointwiseConv2d
-from lookaround.ops.call import Inputs, check_call, check_pair
-from lookaround.ops.cost import call_cost
+from lookaround.ops.call import check_pair
 
 
 @dataclass(frozen=True)
@@ -57,27 +56,15 @@ def model_costs(model: Model, image_size: int | tuple[int, int]) -> Costs:
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     dtype = next(model.parameters()).dtype
     tally = _Tally()
-    model = copy.deepcopy(model).to("meta").eval()
-    for module in model.modules():
-        if isinstance(module, LocalAttention2d):
-            module.forward = partial(_outline, module)  # type: ignore[method-assign]
+    outlined = outline(model)
+    for module in outlined.modules():
         count = _COUNTERS.get(type(module))
         if count is not None:
             module.register_forward_hook(tally.hook(count))
-    run = model if isinstance(model, ResNet) else model.network
+    run = outlined if isinstance(outlined, ResNet) else outlined.network
     with torch.no_grad():
         run(torch.empty(1, model.config.in_channels, height, width, device="meta", dtype=dtype))
     return Costs(parameters, tally.paper, tally.executed)
-
-
-def _outline(module: LocalAttention2d, x: Tensor) -> Tensor:
-    """Stand for a layer's forward by its projection and the shape of its output.
-
-    The operator itself is costed by formula; running it would take time, and a backend for this device.
-    """
-    module.projection(x.permute(0, 2, 3, 1))
-    sizes = zip(x.shape[-2:], module.stride, strict=True)
-    return x.new_empty(x.shape[0], module.out_channels, *(-(-size // step) for size, step in sizes))
 
 
 _Counter = Callable[[Any, Tensor, Tensor], tuple[int, int]]
@@ -107,17 +94,18 @@ def _linear(module: nn.Linear, x: Tensor, out: Tensor) -> tuple[int, int]:
     return (2 * out.numel() * module.in_features,) * 2
 
 
+def _grouped(module: GroupedLinear, x: Tensor, out: Tensor) -> tuple[int, int]:
+    """Count what the groups need, and the full map as which they run."""
+    full = 2 * out.numel() * module.in_features
+    return full // module.groups, full
+
+
 def _norm(module: nn.Module, x: Tensor, out: Tensor) -> tuple[int, int]:
     return (3 * out.numel(),) * 2
 
 
 def _attention(module: LocalAttention2d, x: Tensor, out: Tensor) -> tuple[int, int]:
-    batch, _, height, width = x.shape  # attention runs at full resolution, whatever the stride
-    query = x.new_empty(batch, height, width, module.num_heads, module.head_dim)
-    key = query if module.content else None
-    rows, columns = module.row_embedding, module.column_embedding
-    inputs = Inputs(query, key, query, rows, columns, None)
-    cost = call_cost(check_call("model_costs", inputs, kernel_size=module.kernel_size))
+    cost = attention_cost(module, x)
     return cost.paper_flops, cost.executed_flops
 
 
@@ -139,6 +127,7 @@ _COUNTERS: dict[type, _Counter] = {
     nn.Conv2d: _conv,
     PointwiseConv2d: _conv,
     nn.Linear: _linear,
+    GroupedLinear: _grouped,
     nn.BatchNorm2d: _norm,
     ChannelNorm: _norm,
     LocalAttention2d: _attention,

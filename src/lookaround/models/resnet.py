@@ -41,9 +41,8 @@ class ResNet(nn.Module):
             for index in range(depth):
                 stride = 2 if stage > 1 and index == 0 else 1
                 drop = config.drop_path * blocks / max(total - 1, 1)
-                layer.append(
-                    Bottleneck(channels, inner, stride, stage in config.attention_stages, drop, config)
-                )
+                attend = config.attends(stage, index)
+                layer.append(Bottleneck(channels, inner, stride, attend, drop, config))
                 channels = inner * EXPANSION
                 blocks += 1
             stages.append(layer)
@@ -168,5 +167,7 @@ def make_attention(channels: int, stride: int, config: ResNetConfig) -> LocalAtt
         content=config.content,
         border=config.border,
         shared_tables=config.shared_tables,
+        scale=1.0 if config.scale == "initialization" else (channels / config.num_heads) ** -0.5,
+        projection_kind=config.projection,
         backend=config.backend,
     )

@@ -22,7 +22,7 @@ class RetinaNetConfig(ResNetConfig):
     """Everything that tells one of our detectors from another.
 
     The fields of `ResNetConfig` describe the backbone; kernel_size, num_heads, position, content, border,
-    shared_tables, batch_norm_momentum and backend hold for pyramid and heads as well.
+    shared_tables, scale, projection, batch_norm_momentum and backend hold for pyramid and heads as well.
 
     Attributes:
         num_classes: classes of objects; labels go from 0 to num_classes - 1.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
+from lookaround.nn.grouped_linear import GroupedLinear
 from lookaround.nn.pointwise import pointwise_linear
 from lookaround.nn.position import sinusoidal_embedding
 from lookaround.nn.projected_attention import Finish, Layout, Parameters, attend_to_projection
@@ -16,6 +17,7 @@ from lookaround.ops.dispatch import check_backend
 from lookaround.ops.local_attention import WindowOptions
 
 POSITIONS = ("relative", "absolute", "none")
+PROJECTIONS = ("full", "grouped")
 
 
 class LocalAttention2d(nn.Module):
@@ -43,6 +45,9 @@ class LocalAttention2d(nn.Module):
         backend: "auto", or a name from `lookaround.ops.list_backends()`.
         device: where the parameters are made.
         dtype: what the parameters are made of.
+        projection_kind: "full": every head is made from all input channels, as the paper's parameters count.
+            "grouped": head n from group n of them alone, as its text says; needs `in_channels` to be a
+            multiple of `num_heads`.
 
     Parameters:
         | name | shape | initial distribution |
@@ -54,6 +59,7 @@ class LocalAttention2d(nn.Module):
         | row_embedding (if relative) | [num_heads,] kernel height, head_dim / 2 | N(0, 1) |
         | column_embedding (if relative) | [num_heads,] kernel width, head_dim / 2 | N(0, 1) |
 
+        With `projection_kind="grouped"`, in_channels / num_heads stands for in_channels in all of these.
         `terms` is the number of products in the logit (q·k, q·r), so that for input of unit variance the
         initial logits have unit variance at every head_dim.
 
@@ -90,6 +96,7 @@ class LocalAttention2d(nn.Module):
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        projection_kind: str = "full",
     ) -> None:
         super().__init__()
         where = "LocalAttention2d"
@@ -103,11 +110,20 @@ class LocalAttention2d(nn.Module):
         self.backend = check_backend(where, backend)
         self.position, self.content = position, content
         self.shared_tables, self.scale = shared_tables, scale
+        self.projection_kind = projection_kind
         self._check_options()
         self.head_dim = out_channels // num_heads
 
         maps = 3 if content else 2  # without keys, query and value alone
-        self.projection = nn.Linear(in_channels, maps * out_channels, bias=bias, device=device, dtype=dtype)
+        self.projection: nn.Linear | GroupedLinear
+        if projection_kind == "full":
+            self.projection = nn.Linear(
+                in_channels, maps * out_channels, bias=bias, device=device, dtype=dtype
+            )
+        else:
+            self.projection = GroupedLinear(
+                in_channels, maps * out_channels, num_heads, maps, bias=bias, device=device, dtype=dtype
+            )
         if position == "relative":
             shape = () if shared_tables else (num_heads,)
             rows = torch.empty(*shape, self.kernel_size[0], self.head_dim // 2, device=device, dtype=dtype)
@@ -136,16 +152,28 @@ class LocalAttention2d(nn.Module):
         if not self.content and self.position != "relative":
             must = "content=False needs position='relative', or no logit is left"
             raise ArgumentError(message(where, must, f"position={self.position!r}"))
+        self._check_projection()
         if not isinstance(self.scale, (int, float)) or not 0 < abs(self.scale) < math.inf:
             must = "scale must be a finite number other than 0"
             raise ArgumentError(message(where, must, repr(self.scale), hint="try 1.0 or head_dim ** -0.5."))
 
+    def _check_projection(self) -> None:
+        where, kind = "LocalAttention2d", self.projection_kind
+        if kind not in PROJECTIONS:
+            hint = closest(str(kind), PROJECTIONS)
+            raise ArgumentError(message(where, "projection_kind must be known", repr(kind), hint=hint))
+        if kind == "grouped" and self.in_channels % self.num_heads != 0:
+            must = f"num_heads must divide in_channels ({self.in_channels}) of grouped projections"
+            hint = "change num_heads, or projection_kind='full'."
+            raise ArgumentError(message(where, must, self.num_heads, hint=hint))
+
     def reset_parameters(self) -> None:
         """Draw the parameters anew from their initial distributions."""
         terms = int(self.content) + int(self.position == "relative")
-        query_std = 1 / (abs(self.scale) * math.sqrt(self.in_channels * self.head_dim * terms))
+        inputs = self.projection.weight.shape[1]  # of one output
+        query_std = 1 / (abs(self.scale) * math.sqrt(inputs * self.head_dim * terms))
         with torch.no_grad():
-            self.projection.weight.normal_(std=1 / math.sqrt(self.in_channels))
+            self.projection.weight.normal_(std=1 / math.sqrt(inputs))
             self.projection.weight[: self.out_channels].normal_(std=query_std)
             if self.projection.bias is not None:
                 self.projection.bias.zero_()
@@ -179,7 +207,7 @@ class LocalAttention2d(nn.Module):
             mask = None if key_padding_mask is None else key_padding_mask[None]
             return self.attend(x[None], mask, finish)[0]
         tables = self.row_embedding, self.column_embedding
-        parameters = Parameters(self.projection.weight, self.projection.bias, *tables)
+        parameters = Parameters(self._weight(), self.projection.bias, *tables)
         return attend_to_projection(self._pixels(x), parameters, key_padding_mask, self._layout(), finish)
 
     def attention_weights(
@@ -207,8 +235,13 @@ class LocalAttention2d(nn.Module):
 
     def _project(self, x: Tensor) -> Tensor:
         """Compute query, key (if it has keys) and value: batch height width maps heads head_dim."""
-        projected = pointwise_linear(self._pixels(x), self.projection.weight, self.projection.bias)
+        projected = pointwise_linear(self._pixels(x), self._weight(), self.projection.bias)
         return self._layout().split(projected)
+
+    def _weight(self) -> Tensor:
+        """Return the weight of the full map: maps·out_channels in_channels."""
+        made_by = self.projection
+        return made_by.full_weight() if isinstance(made_by, GroupedLinear) else made_by.weight
 
     def _pixels(self, x: Tensor) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)  # batch height width in_channels: a free view of channels-last memory
@@ -242,6 +275,7 @@ class LocalAttention2d(nn.Module):
             "border": "mask",
             "shared_tables": True,
             "scale": 1.0,
+            "projection_kind": "full",
             "backend": "auto",
         }
         for name, default in defaults.items():
