@@ -1,7 +1,10 @@
 """`lookaround paper run`: train the rows of the paper's tables."""
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     study = Study(arguments.out, choose_experiments(arguments.tables), _request(arguments), say=_say)
     try:
-        study.run(arguments.workers)
+        with _stopped_by_termination():
+            study.run(arguments.workers)
     except KeyboardInterrupt:
         print(
             f"stopped; {len(study.finished)} trainings are done. The same command goes on from there.",
@@ -70,6 +74,20 @@ def run(arguments: argparse.Namespace) -> int:
     for name, error in study.failed.items():
         print(f"failed: {name}: {error.strip().splitlines()[0]}", file=sys.stderr)
     return 1 if study.failed else 0
+
+
+@contextmanager
+def _stopped_by_termination() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: a command begun in the background hears nothing else."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

@@ -56,9 +56,9 @@ class Request:
 
     def __post_init__(self) -> None:
         find_scale(self.scale)
-        for name, value in (("seeds", self.seeds), *self.limits):
+        limits = [(f"limit-{name.replace('_', '-')}", value) for name, value in self.limits]
+        for option, value in (("seeds", self.seeds), *limits):
             if value < 1:
-                option = name.replace("_", "-")
                 raise ArgumentError(message("paper run", f"--{option} must be at least 1", value))
 
     def data_of(self, task: str) -> Data:
@@ -90,9 +90,9 @@ class Job:
     settings: dict[str, Any]
 
     @property
-    def measures(self) -> tuple[str, ...]:
-        """The commands that measure it; COCO's test part has no boxes, its validation part is the test."""
-        return ("validate",) if self.settings["data"]["dataset"] == "coco" else ("validate", "test")
+    def has_test(self) -> bool:
+        """Whether there are test images; COCO's have no boxes, there the validation part is the test."""
+        return bool(self.settings["data"]["dataset"] != "coco")
 
     def work(self) -> float:
         """Estimate how much there is to do: FLOPs of an image times the images of all epochs, roughly."""
@@ -175,6 +175,7 @@ def _data_settings(training: Training, data: Data, request: Request, seed: int) 
 def _trainer_settings(training: Training) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "max_epochs": training.epochs,
+        "check_val_every_n_epoch": training.epochs if training.measure_once else 1,
         "accumulate_grad_batches": training.accumulated,
         "devices": 1,
         "log_every_n_steps": 20,

@@ -13,7 +13,8 @@ from lookaround.models.variants import DETECTION
 from lookaround.studies.paper_jobs import Job
 from lookaround.training.files import read_rows, write_text
 
-RECIPE, LOG, ERROR = "recipe.yaml", "log.txt", "error.txt"
+RECIPE, LOG, ERROR = "recipe.yaml", "log.txt", "error.txt"  # beside what every run writes
+WEIGHTS, MEASURED = "weights.safetensors", "test.json"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Finished:
     Attributes:
         test: share of the test images that was recognised, or mean average precision; None where there was
             nothing to measure.
-        held_out: the same of the training images that were set aside.
+        held_out: the same of the training images that were set aside, by the weights of the end.
         train_seconds: wall-clock time of the epochs, measuring included.
     """
 
@@ -48,11 +49,10 @@ def train(out: Path, job: Job, keep_checkpoints: bool = False) -> None:
     folder = out / job.name
     write_text(folder / RECIPE, yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True))
     words = ["--config", str(folder / RECIPE), "--out", str(out), "--name", job.name]
-    if not (folder / "weights.safetensors").is_file():
+    if not (folder / WEIGHTS).is_file():
         _fit(words, folder)
-    for command in job.measures:
-        if not (folder / f"{command}.json").is_file():
-            run_command(command, words)
+    if job.has_test and not (folder / MEASURED).is_file():
+        run_command("test", words)
     if not keep_checkpoints:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -72,7 +72,7 @@ def _fit(words: list[str], folder: Path) -> None:
 
 def is_finished(job: Job, out: Path) -> bool:
     """Tell whether a run was trained and measured."""
-    names = ["weights.safetensors", *(f"{command}.json" for command in job.measures)]
+    names = (WEIGHTS, MEASURED) if job.has_test else (WEIGHTS,)
     return all((out / job.name / name).is_file() for name in names)
 
 
@@ -80,18 +80,9 @@ def read_finished(job: Job, out: Path) -> Finished:
     """Read what a finished run measured."""
     folder = out / job.name
     figure = "map" if job.task == DETECTION else "accuracy"
-    measured = {
-        command: json.loads((folder / f"{command}.json").read_text(encoding="utf-8"))
-        for command in job.measures
-    }
-    held_out = measured["validate"].get(f"val_{figure}")
-    test = measured["test"].get(f"test_{figure}") if "test" in measured else held_out
     rows = read_rows(folder / "metrics.csv")
-    seconds = math.fsum(row["epoch_seconds"] for row in rows)
-    return Finished(test, held_out, seconds)
-
-
-def read_error(job: Job, out: Path) -> str | None:
-    """Return how a run failed when it was tried last; None if it did not."""
-    path = out / job.name / ERROR
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    held_out = rows[-1].get(f"val_{figure}") if rows else None
+    test = held_out
+    if job.has_test:
+        test = json.loads((folder / MEASURED).read_text(encoding="utf-8")).get(f"test_{figure}")
+    return Finished(test, held_out, math.fsum(row["epoch_seconds"] for row in rows))

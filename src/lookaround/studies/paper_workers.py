@@ -156,6 +156,7 @@ def _serve(
 ) -> None:
     """Be a worker."""
     os.setpgrp()  # Ctrl-C is meant for the one who runs the workers
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else deaf to it, where he was begun with `&`
     threading.Thread(target=_follow_parent, daemon=True).start()
     _claim_device(threads, place)
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):

@@ -1,0 +1,56 @@
+"""What workers do in tests instead of training: picklable, quick, and with every way to end."""
+
+import os
+import time
+from pathlib import Path
+
+from lookaround.errors import DataError
+from lookaround.models import create_model
+from lookaround.models.checkpoint import save_model
+from lookaround.studies.paper_jobs import Job
+from lookaround.training.files import write_json, write_rows
+
+STARTS = "starts.txt"
+
+
+def log_of(job: str) -> Path:
+    return Path(job).parent / "logs" / f"{Path(job).name}.txt"
+
+
+def act(job: str) -> None:
+    """Do what the last part of the job's name says; leave a file that says by whom."""
+    print(f"acting on {job}")
+    os.write(2, b"and in compiled code\n")
+    kind = Path(job).name.split("-")[0]
+    if kind == "refuse":
+        raise DataError("act: the images must be there; got none.")
+    if kind == "raise":
+        raise ZeroDivisionError("by zero")
+    if kind == "die":
+        os._exit(3)
+    if kind == "wait":
+        Path(job).with_suffix(".begun").touch()
+        time.sleep(60)
+    Path(job).write_text(str(os.getpid()))
+
+
+def train(out: Path, job: Job) -> None:
+    """Leave what a finished run leaves, with figures that tell the seed; fail with position none."""
+    folder = out / job.name
+    with (out.parent / STARTS).open("a") as file:
+        file.write(f"{job.name}\n")
+    if job.network.overrides.get("position") == "none" and not (out.parent / "mended").exists():
+        raise DataError("train: the position must be known; got none.\nhint: mend it.")
+    classes = {"num_classes": 10, "in_channels": 1}
+    preprocessing = {"image_size": 8, "in_channels": 1, "mean": [0.0], "std": [1.0], "crop_fraction": 1.0}
+    save_model(
+        create_model(job.network.model, **job.network.overrides | classes),
+        folder,
+        preprocessing=preprocessing,
+        class_names=list("0123456789"),
+        metrics={},
+    )
+    write_rows(
+        folder / "metrics.csv", [{"epoch": 1, "val_accuracy": 0.25 + job.seed / 10, "epoch_seconds": 2}]
+    )
+    write_json(folder / "test.json", {"test_accuracy": 0.5 + job.seed / 10})
