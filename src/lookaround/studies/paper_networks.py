@@ -80,7 +80,7 @@ def simplest(model: str, overrides: dict[str, Any]) -> Network:
     """
     variant = VARIANTS[model]
     known = {f.name for f in dataclasses.fields(variant)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     config = dataclasses.replace(variant, **{k: v for k, v in values.items() if k in known})
     unknown = {name: value for name, value in overrides.items() if name not in known}
     base = variant if task_of(model) == DETECTION else VARIANTS[_plainest(model, config)]
