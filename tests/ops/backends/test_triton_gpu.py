@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from closeness import assert_all_close
 from lookaround.ops import local_attention
 from strategies import Case
 
@@ -11,6 +12,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 CASE = Case(batch=2, height=24, width=20, heads=4, head_dim=16, value_dim=16, kernel_size=7)
+NAMES = ("out", "query", "key", "value", "row_embedding", "column_embedding")
+Tensors = list[torch.Tensor]
 
 
 def attend(*tensors: torch.Tensor | None) -> torch.Tensor:
@@ -51,13 +54,33 @@ def test_a_graph_replays_forward_and_backward() -> None:
 
 
 def test_nothing_waits_for_the_device() -> None:
-    tensors = CASE.tensors(torch.bfloat16, "cuda")
-    attend(*tensors)
+    """Forward and backward only queue work: in this mode torch raises where the host would wait for it."""
+    exact = forward_and_backward("reference", torch.float64, "cpu")
+    expected = forward_and_backward("reference", torch.float32, "cuda")
+    forward_and_backward("triton", torch.float32, "cuda")  # compiles
+    leaves, upstream = leaves_and_upstream(torch.float32, "cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
-        attend(*tensors)
+        with pytest.raises(RuntimeError, match="called a synchronizing CUDA operation"):
+            upstream.sum().item()
+        found = outputs("triton", leaves, upstream)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert_all_close(found, expected, exact)
+
+
+def forward_and_backward(backend: str, dtype: torch.dtype, device: str) -> dict[str, torch.Tensor]:
+    return outputs(backend, *leaves_and_upstream(dtype, device))
+
+
+def leaves_and_upstream(dtype: torch.dtype, device: str) -> tuple[Tensors, torch.Tensor]:
+    leaves = [t.requires_grad_() for t in CASE.tensors(dtype, device) if t is not None]
+    return leaves, CASE.upstream(dtype, device)
+
+
+def outputs(backend: str, leaves: Tensors, upstream: torch.Tensor) -> dict[str, torch.Tensor]:
+    out = local_attention(*leaves, **CASE.options, backend=backend)
+    return dict(zip(NAMES, [out, *torch.autograd.grad(out, leaves, upstream)], strict=True))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
