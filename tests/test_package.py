@@ -22,10 +22,10 @@ SOURCE = ROOT / "src" / "lookaround"
 LAYERS = ["LocalAttention2d", "AttentionStem", "ConvStem"]
 # Changing a public name is a decision: make it here as well, and in CHANGELOG.md.
 EXPORTED = {
-    "lookaround": ["create_model", "list_models", "local_attention", *LAYERS],
+    "lookaround": ["create_model", "list_models", "list_pretrained", "local_attention", *LAYERS],
     "lookaround.ops": ["local_attention", "attention_weights", "explain_backends"],
-    "lookaround.nn": LAYERS,
-    "lookaround.models": ["create_model", "list_models", "ResNet"],
+    "lookaround.nn": [*LAYERS, "replace_convolutions", "ConversionReport", "count_flops"],
+    "lookaround.models": ["create_model", "list_models", "list_pretrained", "ResNet"],
 }
 ROOMS = ["lookaround", *(f"lookaround.{path.parent.name}" for path in sorted(SOURCE.glob("*/__init__.py")))]
 
