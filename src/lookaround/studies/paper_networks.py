@@ -59,7 +59,7 @@ def _classifier(row: PlanRow, scale: Scale) -> dict[str, Any]:
     if depths != PRINTED[_layers(row.model)]:
         values["depths"] = depths
     if scale.num_heads is not None:
-        values["num_heads"] = scale.num_heads
+        values["num_heads"] = max(scale.num_heads, row.least_heads)
     return values | {"batch_norm_momentum": scale.batch_norm_momentum}
 
 

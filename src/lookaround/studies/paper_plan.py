@@ -29,6 +29,7 @@ class PlanRow:
         paper_flops_billions: likewise.
         measured_on: TEST, or HELD: training images that were set aside.
         group: what the row is compared within; rows of one table with the same group make one comparison.
+        least_heads: how many heads the attention needs for the row to mean something.
     """
 
     label: str
@@ -39,6 +40,7 @@ class PlanRow:
     paper_flops_billions: float | None = None
     measured_on: str = TEST
     group: str = ""
+    least_heads: int = 1
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,14 @@ _BEYOND: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
 }
 
 
+_OF_HEADS = ("position tables", "projections")  # with one head there would be nothing to compare
+
+
 def _beyond() -> tuple[PlanRow, ...]:
     return tuple(
-        PlanRow(f"{group}: {label}", _STEM, overrides, group=group)
+        PlanRow(
+            f"{group}: {label}", _STEM, overrides, group=group, least_heads=2 if group in _OF_HEADS else 1
+        )
         for group, rows in _BEYOND.items()
         for label, overrides in rows
     )
