@@ -16,6 +16,11 @@ from lookaround.studies.benchmark import SUITES, describe_conditions
 CONTESTANTS = {
     "layer": {"blocked forward", "blocked backward", "attention training", "convolution forward"},
     "network": {"sasa_resnet14_small, folded", "torchvision one block a stage, eager"},
+    "detection": {
+        "torchvision retinanet, one block a stage",
+        "small convolution heads, baseline",
+        "small attention heads, full attention",
+    },
     "memory": {"blocked", "reference", "torchvision one block a stage"},
     "scaling": {"4 forward", "8 training"},
     "peers": {"lookaround", "unfold", "shifted adds", "timm HaloAttn", "nn.Conv2d 3x3"},
@@ -82,6 +87,8 @@ def test_record_says_on_what_and_how_it_was_measured(folder: Path) -> None:
         (["--repeats", "0"], "--repeats must be at least 1; got 0"),
         (["--threads", "-1"], "--threads must be at least 1; got -1"),
         (["--batch-size", "0"], "--batch-size must be at least 1; got 0"),
+        (["--image-size", "0"], "--image-size must be at least 1; got 0"),
+        (["--image-size", "64"], "--image-size must be left to the suites network and detection; got it for"),
         (["--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16; got int8"),
         (["--device", "tpu"], "--device must be cpu, cuda or cuda:N; got 'tpu'"),
         (["--device", "meta"], "--device must be cpu, cuda or cuda:N; got 'meta'"),

@@ -29,6 +29,7 @@ class Settings:
         threads: of torch; None: as it is.
         repeats: samples of each contestant; None: as many as the device needs.
         batch_size: images; None: the suite's own.
+        image_size: pixels a side of the images of whole networks; None: the suite's own.
         quick: tiny sizes, to see that everything runs. The figures mean nothing.
         compile: also measure the networks under torch.compile (minutes more).
     """
@@ -38,6 +39,7 @@ class Settings:
     threads: int | None = None
     repeats: int | None = None
     batch_size: int | None = None
+    image_size: int | None = None
     quick: bool = False
     compile: bool = False
 
@@ -48,7 +50,7 @@ class Settings:
             ArgumentError: a number is not positive, or the dtype or device is not known.
             UnsupportedCallError: this machine has no such device.
         """
-        for name in ("threads", "repeats", "batch_size"):
+        for name in ("threads", "repeats", "batch_size", "image_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 option = name.replace("_", "-")
@@ -138,6 +140,11 @@ class Bench:
         """How many images: what the user chose, or what the suite has."""
         chosen = self.settings.batch_size
         return (2 if self.settings.quick else usual) if chosen is None else chosen
+
+    def image_size(self, usual: int, quick: int) -> int:
+        """Pixels a side of an image: what the user chose, or what the suite has."""
+        chosen = self.settings.image_size
+        return (quick if self.settings.quick else usual) if chosen is None else chosen
 
     def measure(
         self,

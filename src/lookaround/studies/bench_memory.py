@@ -13,7 +13,7 @@ from lookaround.studies.bench_network import BATCH_SIZE as NETWORK_BATCH_SIZE
 from lookaround.studies.bench_network import IMAGE_SIZE, QUICK_IMAGE_SIZE
 from lookaround.studies.bench_shapes import QUICK_SHAPES, RESNET_SHAPES, check_backends, usable_backends
 from lookaround.studies.bench_tables import Panel, Table, verdict
-from lookaround.studies.peak_memory import tensor_peak_bytes
+from lookaround.studies.peak_memory import share_of, tensor_peak_bytes
 
 BATCH_SIZE = 8
 MEBIBYTE = 2**20
@@ -123,8 +123,8 @@ def _measure(bench: Bench, comparison: Comparison) -> Table:
     table = Table(comparison.title, comparison.columns(), remark=REMARK)
     other = comparison.other
     for name in jobs:
-        memory = _quotient(peaks[name][0], peaks[other][0])
-        resident = _quotient(peaks[name][1], peaks[other][1])
+        memory = share_of(peaks[name][0], peaks[other][0])
+        resident = share_of(peaks[name][1], peaks[other][1])
         most_memory, most_time = comparison.limits.get(name, NO_LIMITS)
         # The stricter of the two meters decides.
         worst = max(share for share in (memory, resident, 0.0) if share is not None)
@@ -141,15 +141,11 @@ def _measure(bench: Bench, comparison: Comparison) -> Table:
                 "time: target": of_time["target"],
                 "time: met": of_time["met"],
                 "tensors MiB": peaks[name][0] / MEBIBYTE,
-                "resident MiB": _quotient(peaks[name][1], MEBIBYTE),
+                "resident MiB": share_of(peaks[name][1], MEBIBYTE),
                 "ms": race.seconds(name) * 1e3,
             }
         )
     return table
-
-
-def _quotient(value: int | None, by: int | None) -> float | None:
-    return None if value is None or not by else value / by
 
 
 def _panel(title: str, comparison: Comparison, table: Table, limit: float) -> Panel:

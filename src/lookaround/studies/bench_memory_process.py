@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from lookaround.errors import BackendError, message
-from lookaround.studies import networks
+from lookaround.studies import detectors, networks
 from lookaround.studies.bench_context import DTYPES, Bench, Settings
 from lookaround.studies.bench_shapes import Shape, make_problem
 from lookaround.studies.peak_memory import resident_peak_bytes
@@ -25,8 +25,8 @@ class Job:
     """What to do, as plain values.
 
     Attributes:
-        kind: "operator" (forward and backward of a backend) or "network" (a training step).
-        name: of the backend or network.
+        kind: "operator" (forward and backward of a backend), "network" or "detector" (a training step).
+        name: of the backend, network or detector.
         batch: images.
         size: pixels a side.
         dtype: a name of `DTYPES`.
@@ -55,6 +55,9 @@ def make_work(job: Job, *, tiny: bool = False) -> Callable[[], object]:
         bench = Bench(Settings(device=job.device, dtype=job.dtype, quick=True))
         problem = make_problem(bench, Shape(job.channels, size, job.kernel_size), batch)
         return problem.training_work(lambda: problem.run(job.name))
+    if job.kind == "detector":
+        detector = detectors.make_detector(job.name, size).to(device=device, dtype=dtype)
+        return detectors.training_step(detector, detectors.make_images(batch, size, device, dtype))
     images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
     labels = torch.zeros(batch, dtype=torch.int64, device=device)
     model = networks.make_network(job.name).to(device=device, dtype=dtype)

@@ -58,7 +58,7 @@ def jobs(bench: Bench) -> list[Job]:
 
 def run(bench: Bench) -> tuple[list[Table], list[Panel]]:
     """Measure; returns the tables and what to draw."""
-    size = QUICK_IMAGE_SIZE if bench.settings.quick else IMAGE_SIZE
+    size = bench.image_size(IMAGE_SIZE, QUICK_IMAGE_SIZE)
     batch = bench.batch_size(BATCH_SIZE)
     about = f"{size}x{size} pixels, batch {batch}, channels-last"
     best = Table(f"Images a second against torchvision, each in its fastest form; {about}", BEST_COLUMNS)

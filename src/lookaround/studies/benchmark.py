@@ -1,4 +1,4 @@
-"""The benchmark: five suites, one method, one form of results.
+"""The benchmark: six suites, one method, one form of results.
 
 Every suite times its contestants side by side in one process, taking turns, after having checked that those
 which compute the same function agree. Ratios come first, for they hold on other machines too.
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lookaround.errors import ArgumentError, message
 from lookaround.studies.bench_context import Bench, Settings, using_threads
 from lookaround.studies.bench_tables import Panel, Table
 from lookaround.training.environment import describe_environment
@@ -21,10 +22,12 @@ from lookaround.training.files import write_json, write_text
 SUITES = {
     "layer": "operator and whole layer against the 3x3 convolution, at the four sizes of ResNet-50",
     "network": "attention networks against torchvision's resnet50: inference and a training step",
+    "detection": "detectors of the paper's Table 2 against torchvision's RetinaNet: images a second, memory",
     "memory": "peak memory of the operator's backends, and of a training step of the networks",
     "scaling": "cost against image size, window and batch",
     "peers": "other ways to compute the same function, and layers that stand in the same place",
 }
+SIZED = ("network", "detection")  # suites whose images can be of another size
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ def run_suite(
         BackendError: two contestants that should agree do not.
     """
     settings.check()
+    if settings.image_size is not None and suite not in SIZED:
+        must = f"--image-size must be left to the suites {' and '.join(SIZED)}"
+        raise ArgumentError(message("bench", must, f"it for {suite}"))
     module: ModuleType = importlib.import_module(f"lookaround.studies.bench_{suite}")
     with using_threads(settings.threads), torch.random.fork_rng():
         torch.manual_seed(0)

@@ -33,14 +33,14 @@ def make_network(name: str) -> nn.Module:
             model = torchvision.models.ResNet(block, [1, 1, 1, 1], width_per_group=16)
     else:
         model = create_model(name, **_overrides(name))
-    return _without_zeros(model).to(memory_format=torch.channels_last)
+    return without_zeros(model).to(memory_format=torch.channels_last)
 
 
 def _overrides(name: str) -> dict[str, float]:
     return {"width": 0.25} if name in QUICK_NETWORKS else {}
 
 
-def _without_zeros(model: nn.Module) -> nn.Module:
+def without_zeros(model: nn.Module) -> nn.Module:
     """Let every branch count: a batch norm that starts at zero would hide differences and multiply zeros.
 
     Branches stay weaker than the shortcuts around them, or fifty layers of random attention would make noise

@@ -54,6 +54,16 @@ def resident_peak_bytes(work: Callable[[], object]) -> int | None:
     return None if peak is None else max(0, peak - before)
 
 
+def share_of(value: int | None, by: int | None) -> float | None:
+    """Return a quotient of figures that may not be known, or may be nothing.
+
+    Example:
+        >>> share_of(3, 2), share_of(None, 2), share_of(3, 0)
+        (1.5, None, None)
+    """
+    return None if value is None or not by else value / by
+
+
 def _forget_peak() -> bool:
     try:
         CLEAR.write_text(FORGET_PEAK)
