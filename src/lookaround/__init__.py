@@ -1,6 +1,6 @@
 """Vision models that look around instead of convolving: stand-alone self-attention for PyTorch."""
 
-from lookaround.models import create_model, list_models
+from lookaround.models import create_model, list_models, list_pretrained
 from lookaround.nn import AttentionStem, ConvStem, LocalAttention2d
 from lookaround.ops import local_attention
 
@@ -12,5 +12,6 @@ __all__ = [
     "LocalAttention2d",
     "create_model",
     "list_models",
+    "list_pretrained",
     "local_attention",
 ]

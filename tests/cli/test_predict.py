@@ -171,6 +171,27 @@ def test_weights_of_a_run_are_used(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("others", [{}, {"letters": "resnet14_small"}])
+def test_weights_that_come_with_the_package_are_the_default(model, tmp_path, monkeypatch, capsys, others):
+    asked = []
+    shipped = {"digits": "sasa_resnet14_small"} | others
+    monkeypatch.setattr("lookaround.models.list_pretrained", lambda: shipped)
+    monkeypatch.setattr(
+        "lookaround.models.checkpoint.load_model", lambda path: asked.append(path) or (model, model.record)
+    )
+    assert main(["predict", str(paint(tmp_path / "a.png", "white"))]) == 0
+    said = capsys.readouterr().err
+    assert asked == ["digits"]
+    assert said.startswith("lookaround predict: taking --weights digits (sasa_resnet14_small); ")
+    assert ("the package has digits, letters" in said) == bool(others)
+
+
+def test_no_weights_at_all(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("lookaround.models.list_pretrained", dict)
+    with pytest.raises(ArgumentError, match="--weights must name a run folder; got nothing"):
+        predict._weights(None)
+
+
 def test_errors_are_one_line_without_a_traceback(tmp_path, capsys):
     assert main(["predict", "--weights", str(tmp_path), str(paint(tmp_path / "a.png", "white"))]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -26,7 +26,9 @@ MOST_CLASSES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command line of `lookaround predict`."""
     parser.add_argument(
-        "--weights", required=True, metavar="RUN", help="run folder, or its weights.safetensors"
+        "--weights",
+        metavar="RUN",
+        help="run folder or its weights.safetensors, or weights that come with the package (digits, …)",
     )
     parser.add_argument("--top", type=int, metavar="N", help="classes to show, for a classifier (5)")
     parser.add_argument("--score", type=float, metavar="P", help="least score of a box, for a detector (0.5)")
@@ -115,7 +117,7 @@ def _predict(paths: Sequence[Path], arguments: argparse.Namespace, report: Repor
     from lookaround.models import RetinaNetConfig
     from lookaround.models.checkpoint import load_model
 
-    model, record = load_model(arguments.weights)
+    model, record = load_model(_weights(arguments.weights))
     if isinstance(getattr(model, "config", None), RetinaNetConfig):
         from lookaround.cli.predict_boxes import Detector
 
@@ -125,6 +127,26 @@ def _predict(paths: Sequence[Path], arguments: argparse.Namespace, report: Repor
         return
     _refuse(arguments, ("score", "out"), "classifier")
     _classify(model, record, paths, arguments, report)
+
+
+def _weights(chosen: str | None) -> str:
+    """Return what `--weights` says, or else the first weights that come with the package, and say so.
+
+    Raises:
+        ArgumentError: nothing is said, and no weights come with the package.
+    """
+    from lookaround.models import list_pretrained
+
+    if chosen is not None:
+        return chosen
+    shipped = list_pretrained()
+    if not shipped:
+        must = "--weights must name a run folder"
+        raise ArgumentError(message("predict", must, "nothing", hint="train one: `lookaround fit`."))
+    tag = next(iter(shipped))
+    others = f"the package has {', '.join(shipped)}" if len(shipped) > 1 else "a run folder can be named too"
+    print(f"lookaround predict: taking --weights {tag} ({shipped[tag]}); {others}", file=sys.stderr)
+    return tag
 
 
 def _classify(

@@ -4,6 +4,7 @@ from lookaround.models.checkpoint import ModelRecord, load_backbone, load_model,
 from lookaround.models.config import ResNetConfig
 from lookaround.models.costs import Costs, model_costs
 from lookaround.models.fusion import fuse
+from lookaround.models.pretrained import list_pretrained
 from lookaround.models.resnet import ResNet
 from lookaround.models.retinanet_config import RetinaNetConfig
 from lookaround.models.variants import create_model, list_models
@@ -17,6 +18,7 @@ __all__ = [
     "create_model",
     "fuse",
     "list_models",
+    "list_pretrained",
     "load_backbone",
     "load_model",
     "load_weights",

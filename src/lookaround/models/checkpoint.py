@@ -3,46 +3,48 @@
 Neither can run code. Both are written to a temporary name first, so that a folder holds whole files only.
 """
 
+import dataclasses
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lookaround.errors import ArgumentError, CheckpointError, LookaroundError, message
+from lookaround.models.config import ResNetConfig
+from lookaround.models.record import (
+    FORMAT,
+    PAIRS,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    ModelRecord,
+    find_files,
+    mistyped,
+    read_record,
+)
 from lookaround.models.resnet import ResNet
 from lookaround.models.variants import Model, create_model
 
-WEIGHTS_NAME = "weights.safetensors"
-RECORD_NAME = "model.json"
-FORMAT = 1
+__all__ = [
+    "RECORD_NAME",
+    "WEIGHTS_NAME",
+    "ModelRecord",
+    "load_backbone",
+    "load_model",
+    "load_weights",
+    "misfits",
+    "read_record",
+    "read_tensors",
+    "save_model",
+    "save_record",
+]
+
 BODY, LAST_LAYER = "backbone.body.", "fc."  # the ResNet in a detector; what classifies in a ResNet
-# Options of a backbone that no tensor need show. How far the stem reduces (`small`) is none of them: a
-# backbone may be trained on small images and look at large ones.
-UNSEEN_OPTIONS = ("stem", "stem_values", "kernel_size", "num_heads", "position", "content", "border")
-
-
-@dataclass(frozen=True)
-class ModelRecord:
-    """What `model.json` says.
-
-    Attributes:
-        name: the named model.
-        overrides: what `create_model` needs besides the name.
-        preprocessing: how an image becomes the model's input, as `data.Preprocessing.to_dict` gives it.
-        class_names: names of the classes, in the order of the logits.
-        metrics: figures measured on these weights, by name.
-        category_ids: of a detector, the id that each class has in its data set.
-    """
-
-    name: str
-    overrides: dict[str, Any] = field(default_factory=dict)
-    preprocessing: dict[str, Any] = field(default_factory=dict)
-    class_names: list[str] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    category_ids: list[int] = field(default_factory=list)
+# In all other options the backbone of weights must be the one of the model, whether tensors show it or not.
+# How far the stem reduces (`small`) may differ: a backbone may be trained on small images and look at large.
+MAY_DIFFER = {"name", "num_classes", "small", "drop_path", "batch_norm_momentum", "backend"}
 
 
 def save_model(
@@ -77,90 +79,50 @@ def save_model(
         metrics=metrics if metrics is not None else {},
         category_ids=category_ids if category_ids is not None else [],
     )
-    mistyped = _mistyped(record)
-    if mistyped:
-        must = "the record must have the types of ModelRecord"
-        raise ArgumentError(message("save_model", must, f"{len(mistyped)} other", lines=mistyped))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    document = json.dumps({"format": FORMAT, **asdict(record)}, indent=2) + "\n"
+    document = _document(record)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     _replace(target / WEIGHTS_NAME, save(tensors, metadata={"format": "pt"}))
-    _replace(target / RECORD_NAME, document.encode())
+    _replace(target / RECORD_NAME, document)
+
+
+def save_record(record: ModelRecord, folder: str | Path) -> None:
+    """Write `model.json` alone, into a folder that is there.
+
+    Raises:
+        ArgumentError: the record has not the types of `ModelRecord`; nothing is written.
+    """
+    _replace(Path(folder) / RECORD_NAME, _document(record))
+
+
+def _document(record: ModelRecord) -> bytes:
+    wrong = mistyped(record)
+    if wrong:
+        must = "the record must have the types of ModelRecord"
+        raise ArgumentError(message("save_model", must, f"{len(wrong)} other", lines=wrong))
+    return (json.dumps({"format": FORMAT, **asdict(record)}, indent=2) + "\n").encode()
 
 
 def load_model(path: str | Path) -> tuple[Model, ModelRecord]:
     """Read a model back, ready to predict (in eval mode, on the CPU).
 
     Args:
-        path: the folder, or one of the two files in it.
+        path: a folder that a run, `save_model` or `integrations.hub.save_pretrained` wrote, one of the two
+            files in it, or the tag of weights that come with the package, as in `list_pretrained()`.
 
     Raises:
         CheckpointError: a file is missing, damaged, or the weights are of another model.
     """
-    folder = _folder_of(path)
-    record = read_record(folder)
+    files = find_files(path)
+    record = read_record(path)
     try:
         model = create_model(record.name, **record.overrides)
     except LookaroundError as error:
-        must = "model.json must describe a model that can be made"
-        raise CheckpointError(message("load_model", must, f"{folder / RECORD_NAME} ({error})")) from error
-    load_weights(model, folder / WEIGHTS_NAME)
+        must = f"{files.record.name} must describe a model that can be made"
+        raise CheckpointError(message("load_model", must, f"{files.record} ({error})")) from error
+    load_weights(model, files.weights)
     return model.eval(), record
-
-
-def read_record(folder: str | Path) -> ModelRecord:
-    """Read `model.json` in a folder.
-
-    Raises:
-        CheckpointError: it is missing, is no JSON, or lacks what a record has.
-    """
-    path = Path(folder) / RECORD_NAME
-    if not path.is_file():
-        hint = "name a run folder, as in runs/digits_full_attention, or the folder that save_model wrote."
-        raise CheckpointError(message("load_model", f"the folder must hold {RECORD_NAME}", folder, hint=hint))
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document.pop("format")
-        record = ModelRecord(**document)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        must = f"{RECORD_NAME} must be a record as save_model writes it"
-        raise CheckpointError(message("load_model", must, f"{path} ({error})")) from error
-    if version != FORMAT:
-        must = f"{RECORD_NAME} must have format {FORMAT}"
-        hint = "a newer version of lookaround may read it."
-        raise CheckpointError(message("load_model", must, f"{version!r} in {path}", hint=hint))
-    mistyped = _mistyped(record)
-    if mistyped:
-        must = f"{RECORD_NAME} must have the types of ModelRecord"
-        raise CheckpointError(message("load_model", must, path, lines=mistyped))
-    return record
-
-
-def _mistyped(record: ModelRecord) -> list[str]:
-    """Say of every field that has not the type it is declared with what it should be."""
-    overrides, names, metrics = record.overrides, record.class_names, record.metrics
-    ids = record.category_ids
-    numbers = isinstance(metrics, dict) and all(isinstance(value, (int, float)) for value in metrics.values())
-    rules = {
-        "name": (isinstance(record.name, str), "a string"),
-        "overrides": (isinstance(overrides, dict) and "name" not in overrides, "a mapping without 'name'"),
-        "preprocessing": (isinstance(record.preprocessing, dict), "a mapping"),
-        "class_names": (
-            isinstance(names, list) and all(isinstance(name, str) for name in names),
-            "a list of strings",
-        ),
-        "metrics": (numbers, "a mapping of names to numbers"),
-        "category_ids": (
-            isinstance(ids, list) and all(isinstance(number, int) for number in ids),
-            "a list of integers",
-        ),
-    }
-    return [
-        f"{field}: expected {kind}; actual: {getattr(record, field)!r}"
-        for field, (holds, kind) in rules.items()
-        if not holds
-    ]
 
 
 def load_weights(model: Model, path: str | Path) -> None:
@@ -169,12 +131,12 @@ def load_weights(model: Model, path: str | Path) -> None:
     Raises:
         CheckpointError: the file is missing or damaged, or its tensors are not those of the model.
     """
-    tensors = _read_tensors("load_weights", path)
-    misfits = _misfits(model, tensors)
-    if misfits:
+    tensors = read_tensors("load_weights", path)
+    wrong = misfits(model, tensors)
+    if wrong:
         must = f"the weights must be those of {model.config.name}"
         hint = "load them into the model that model.json beside them names."
-        raise CheckpointError(message("load_weights", must, path, lines=_shorten(misfits), hint=hint))
+        raise CheckpointError(message("load_weights", must, path, lines=_shorten(wrong), hint=hint))
     model.load_state_dict(tensors)
 
 
@@ -186,48 +148,50 @@ def load_backbone(model: Model, path: str | Path) -> None:
 
     Args:
         model: what gets the weights; its other layers stay as they are.
-        path: the folder of a run or of `save_model`, one of the two files in it, or a safetensors file of
-            another name, which has no record beside it.
+        path: as for `load_model`, or a safetensors file of another name, which has no record beside it.
 
     Raises:
         CheckpointError: a file is missing or damaged, or its backbone is another.
     """
     body = model if isinstance(model, ResNet) else model.backbone.body
-    alone = Path(path).is_file() and Path(path).name not in (WEIGHTS_NAME, RECORD_NAME)
-    weights = Path(path) if alone else _folder_of(path) / WEIGHTS_NAME
-    tensors = _read_tensors("load_backbone", weights)
+    alone = Path(path).is_file() and not any(Path(path).name in pair for pair in PAIRS)
+    files = find_files(path)
+    weights = Path(path) if alone else files.weights
+    tensors = read_tensors("load_backbone", weights)
     inside = {key.removeprefix(BODY): value for key, value in tensors.items() if key.startswith(BODY)}
     tensors = {key: value for key, value in (inside or tensors).items() if not key.startswith(LAST_LAYER)}
-    misfits = [line for line in _misfits(body, tensors) if not line.startswith(f"missing: {LAST_LAYER}")]
-    if not alone and (weights.parent / RECORD_NAME).is_file():
-        misfits += _other_options(body, read_record(weights.parent))
-    if misfits:
+    wrong = [line for line in misfits(body, tensors) if not line.startswith(f"missing: {LAST_LAYER}")]
+    if not alone and files.record.is_file():
+        wrong += _other_options(body, read_record(files.record))
+    if wrong:
         must = f"the weights must have the backbone of {model.config.name}"
         hint = "make the model with the overrides of the run that the weights are from."
-        raise CheckpointError(message("load_backbone", must, weights, lines=_shorten(misfits), hint=hint))
+        raise CheckpointError(message("load_backbone", must, weights, lines=_shorten(wrong), hint=hint))
     body.load_state_dict(tensors, strict=False)
 
 
 def _other_options(body: ResNet, record: ModelRecord) -> list[str]:
-    """Name the options in which a backbone differs though its tensors need not show it."""
+    """Name the options in which a backbone differs, which its tensors need not show."""
     try:
         with torch.device("meta"):
             theirs = create_model(record.name, **record.overrides).config
     except LookaroundError as error:
         return [f"{RECORD_NAME} must describe a model that can be made: {error}"]
-    pairs = [(name, getattr(theirs, name), getattr(body.config, name)) for name in UNSEEN_OPTIONS]
+    options = [field.name for field in dataclasses.fields(ResNetConfig) if field.name not in MAY_DIFFER]
+    pairs = [(name, getattr(theirs, name), getattr(body.config, name)) for name in options]
     return [f"{name}: expected {mine!r}; actual: {other!r}" for name, other, mine in pairs if other != mine]
-
-
-def _folder_of(path: str | Path) -> Path:
-    return Path(path).parent if Path(path).name in (WEIGHTS_NAME, RECORD_NAME) else Path(path)
 
 
 def _shorten(lines: list[str]) -> list[str]:
     return [*lines[:5], f"… and {len(lines) - 5} more"] if len(lines) > 5 else lines
 
 
-def _read_tensors(where: str, path: str | Path) -> dict[str, torch.Tensor]:
+def read_tensors(where: str, path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file; `where` is who asks.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -240,7 +204,8 @@ def _read_tensors(where: str, path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(message(where, must, f"{path} ({error})")) from error
 
 
-def _misfits(model: Model, tensors: dict[str, torch.Tensor]) -> list[str]:
+def misfits(model: Model, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Name the tensors that a model lacks, has not, or has in another shape."""
     expected = model.state_dict()
     lines = [f"missing: {name}" for name in expected if name not in tensors]
     lines += [f"not in the model: {name}" for name in tensors if name not in expected]

@@ -102,8 +102,8 @@ def task_of(name: str) -> str:
     return DETECTION if isinstance(VARIANTS[name], RetinaNetConfig) else CLASSIFICATION
 
 
-def create_model(name: str, **overrides: Any) -> Model:
-    """Make a model by its name, with random weights.
+def create_model(name: str, *, pretrained: bool | str = False, **overrides: Any) -> Model:
+    """Make a model by its name, with random weights, or with weights of ours.
 
     `resnet26|38|50` are the convolutional baselines, `sasa_resnet26|38|50` attend everywhere,
     `sasa_resnet26|38|50_convstem` attend everywhere but in the stem. The ending `_small` keeps the resolution
@@ -114,13 +114,16 @@ def create_model(name: str, **overrides: Any) -> Model:
 
     Args:
         name: one of `list_models()`.
+        pretrained: True, or the tag of weights that come with the package, see `list_pretrained()`; True is
+            the first of this model. The overrides of their training hold, but for what may differ: another
+            `num_classes` gets new last layers, with a warning, other `in_channels` an adapted first layer.
         overrides: any field of `ResNetConfig`, or of `RetinaNetConfig` for a detector, but the name.
 
     Returns:
         A `ResNet`, or a `RetinaNet`, which needs torchvision.
 
     Raises:
-        UnknownNameError: no model or override has this name; the message lists the known ones.
+        UnknownNameError: no model, override or weights have this name; the message lists the known ones.
         ArgumentError: an override has a value that cannot be used.
 
     Example:
@@ -129,6 +132,10 @@ def create_model(name: str, **overrides: Any) -> Model:
         8294690
     """
     config = configure(name, **overrides)
+    if pretrained is not False:
+        from lookaround.models.pretrained import create_pretrained, default_tag
+
+        return create_pretrained(name, default_tag(name) if pretrained is True else pretrained, overrides)
     if not isinstance(config, RetinaNetConfig):
         return ResNet(config)
     from lookaround.models.retinanet import RetinaNet
