@@ -25,6 +25,22 @@ def test_digits_of_the_test_are_the_same_for_every_seed():
     assert not torch.equal(first.splits.validation.images, second.splits.validation.images)
 
 
+def test_runs_with_different_seeds_can_share_the_images_that_are_set_aside():
+    first, second = (ClassificationData("digits", seed=seed, split_seed=7) for seed in (0, 1))
+    assert torch.equal(first.splits.validation.images, second.splits.validation.images)
+    assert torch.equal(first.splits.train.images, second.splits.train.images)
+    labels = [next(iter(data.train_dataloader()))[1].tolist() for data in (first, second)]
+    assert labels[0] != labels[1], "the order is still the seed's"
+    own = ClassificationData("digits", seed=7)
+    assert torch.equal(own.splits.validation.images, first.splits.validation.images)
+
+
+def test_holding_out_changes_nothing_where_there_is_no_validation_part():
+    plain, held = ClassificationData("digits"), ClassificationData("digits", hold_out=True)
+    for part in ("train", "validation", "test"):
+        assert torch.equal(getattr(plain.splits, part).images, getattr(held.splits, part).images)
+
+
 def test_digits_statistics_are_those_of_the_images():
     data = ClassificationData("digits")
     parts = (data.splits.train, data.splits.validation, data.splits.test)

@@ -6,6 +6,8 @@ import torch
 from PIL import Image
 
 from lookaround.data.classification import ClassificationData
+from lookaround.data.folder import leaves_test
+from lookaround.data.source import Settings
 from lookaround.errors import ArgumentError, DataError
 
 
@@ -36,6 +38,33 @@ def test_validation_is_set_aside_where_there_is_none(make_tree):
     assert not set(data.splits.train.paths) & set(data.splits.validation.paths)
     with pytest.raises(DataError, match="the images must have a test part"):
         data.test_dataloader()
+
+
+def test_images_can_be_held_out_beside_a_validation_folder_which_becomes_the_test(make_tree):
+    root = make_tree(("train", "val"))
+    data = make(root, hold_out=True, validation_fraction=0.2)
+    assert sizes(data) == [16, 4, 20]
+    validation, test = data.splits.validation.paths, data.splits.test.paths
+    assert all(Path(path).parts[-3] == "train" for path in (*validation, *data.splits.train.paths))
+    assert all(Path(path).parts[-3] == "val" for path in test)
+    other = make(root, hold_out=True, validation_fraction=0.2, seed=1)
+    assert other.splits.validation.paths != validation
+    shared = make(root, hold_out=True, validation_fraction=0.2, seed=1, split_seed=0)
+    assert shared.splits.validation.paths == validation
+    assert shared.splits.test.paths == other.splits.test.paths == test
+
+
+def test_a_test_folder_stays_the_test_when_images_are_held_out(make_tree):
+    data = make(make_tree(("train", "val", "test")), hold_out=True, validation_fraction=0.2)
+    assert sizes(data) == [16, 4, 20]
+    assert all(Path(path).parts[-3] == "test" for path in data.splits.test.paths)
+
+
+@pytest.mark.parametrize("parts", [("",), ("train",), ("train", "val"), ("train", "test")])
+@pytest.mark.parametrize("hold_out", [False, True])
+def test_whether_there_will_be_a_test_is_known_from_the_form(make_tree, parts, hold_out):
+    root = make_tree(parts)
+    assert leaves_test(Settings(str(root), hold_out=hold_out)) == make(root, hold_out=hold_out).has_test
 
 
 def test_flat_tree_is_cut_in_three_by_the_seed(make_tree):

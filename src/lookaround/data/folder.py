@@ -125,6 +125,13 @@ def load(settings: Settings) -> Splits:
 SOURCE = Source(prepare, load)
 
 
+def leaves_test(settings: Settings) -> bool:
+    """Tell from the names of a tree's folders alone whether `load` finds or makes a test part."""
+    root = _root(settings)
+    names = ("test", *VALIDATION_NAMES) if settings.hold_out else ("test",)
+    return not _is_split(root) or any((root / name).is_dir() for name in names)
+
+
 def list_classes(folder: Path) -> list[str]:
     """Return the names of the folders in `folder`, sorted, hidden ones left out: two at least.
 
