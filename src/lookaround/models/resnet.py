@@ -11,6 +11,7 @@ from lookaround.models.padding import Mask, apply_spatial, apply_stem, shrink_ma
 from lookaround.nn import AttentionStem, ConvStem, DropPath, LocalAttention2d
 from lookaround.nn.batch_norm import normalize_add, normalize_then
 from lookaround.nn.pointwise import PointwiseConv2d
+from lookaround.nn.tracing import as_one_node, is_traced
 
 EXPANSION = 4  # output channels of a bottleneck block over its inner channels
 
@@ -129,6 +130,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, key_padding_mask: Mask = None) -> Tensor:
         """Return batch 4·inner_channels ceil(height / stride) ceil(width / stride)."""
+        if is_traced(x):
+            return as_one_node(self, x, key_padding_mask)
         attend = partial(apply_spatial, self.spatial, mask=key_padding_mask)
         out = normalize_then(self.bn1, self.relu, attend, self.conv1(x))
         out = normalize_then(self.bn2, self.relu, self.conv3, out)

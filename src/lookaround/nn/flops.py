@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
-from torch.utils.flop_counter import FlopCounterMode
 
 from lookaround.errors import ArgumentError, message
 from lookaround.nn.local_attention import LocalAttention2d
@@ -37,6 +36,8 @@ def count_flops(model: nn.Module, image_size: int | tuple[int, int]) -> int:
         >>> count_flops(nn.Conv2d(3, 8, 1), (4, 5))
         960
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton
+
     height, width = check_pair("count_flops", "image_size", image_size)
     outlined = outline(model)
     spatial = (m for m in model.modules() if isinstance(m, (_ConvNd, LocalAttention2d, AttentionStem)))

@@ -12,6 +12,7 @@ from lookaround.nn.grouped_linear import GroupedLinear
 from lookaround.nn.pointwise import pointwise_linear
 from lookaround.nn.position import sinusoidal_embedding
 from lookaround.nn.projected_attention import Finish, Layout, Parameters, attend_to_projection
+from lookaround.nn.tracing import as_one_node, is_traced
 from lookaround.ops.call import check_border, check_kernel_size, check_pair, unpack
 from lookaround.ops.dispatch import check_backend
 from lookaround.ops.local_attention import WindowOptions
@@ -196,6 +197,8 @@ class LocalAttention2d(nn.Module):
         Raises:
             ShapeError: x has not the three or four dimensions or the channels that the layer takes.
         """
+        if is_traced(x):
+            return as_one_node(self, x, key_padding_mask)
         return self.attend(x, key_padding_mask)
 
     def attend(
@@ -209,6 +212,11 @@ class LocalAttention2d(nn.Module):
         tables = self.row_embedding, self.column_embedding
         parameters = Parameters(self._weight(), self.projection.bias, *tables)
         return attend_to_projection(self._pixels(x), parameters, key_padding_mask, self._layout(), finish)
+
+    @property
+    def weight(self) -> Tensor:
+        """The projection's weight, detached, for code that asks a convolution's for its dtype or device."""
+        return self.projection.weight.detach()
 
     def attention_weights(
         self,

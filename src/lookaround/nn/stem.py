@@ -11,6 +11,7 @@ from lookaround import ops
 from lookaround.errors import ArgumentError, ShapeError, closest, message
 from lookaround.nn.batch_norm import normalize_then
 from lookaround.nn.pooled_blocks import attend_normalize_pool
+from lookaround.nn.tracing import as_one_node, is_traced
 from lookaround.ops.block_attention import absent_places, block_weights, cut_blocks, join_blocks
 
 STEM_VALUES = ("spatially_aware", "plain", "convolution")
@@ -65,6 +66,8 @@ class ConvStem(nn.Module):
         Raises:
             ShapeError: x has not the four dimensions or the channels that the stem takes.
         """
+        if is_traced(x):
+            return as_one_node(self, x)
         _check_images("ConvStem", x, self.in_channels)
         return normalize_then(self.bn, self.relu, self.pool, self.conv(x))
 
@@ -175,6 +178,8 @@ class AttentionStem(nn.Module):
         Raises:
             ShapeError: x has not the four dimensions or the channels that the stem takes.
         """
+        if is_traced(x):
+            return as_one_node(self, x)
         _check_images("AttentionStem", x, self.in_channels)
         if self.values != "convolution" and isinstance(self.pool, nn.MaxPool2d):
             arguments = (x.permute(0, 2, 3, 1), self._form(), self._value_maps(), self.block_size)
