@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lookaround.explorer.boxes import DrawnBox, draw_boxes, label_colour
+from lookaround.explorer.boxes import DrawnBox, draw_boxes, label_colour, round_colours, tile_pictures
 
 
 def test_a_box_is_an_outline_in_the_colour_of_its_label():
@@ -23,6 +23,29 @@ def test_small_pictures_are_enlarged(size, drawn):
         draw_boxes(Image.new("L", size), [DrawnBox((0.0, 0.0, float(size[0]), float(size[1])), "a", 0)]).size
         == drawn
     )
+
+
+def test_how_far_pictures_are_enlarged_can_be_chosen():
+    assert draw_boxes(Image.new("L", (96, 80)), [], least_side=288).size == (288, 240)
+    assert draw_boxes(Image.new("L", (96, 80)), [], least_side=96).size == (96, 80)
+
+
+def test_pictures_are_tiled_row_by_row():
+    pictures = [Image.new("RGB", (20, 10), (shade, 0, 0)) for shade in (10, 20, 30)]
+    sheet = np.asarray(tile_pictures(pictures, columns=2))
+    assert sheet.shape == (28, 48, 3)
+    assert [sheet[5, 10, 0], sheet[5, 38, 0], sheet[23, 10, 0]] == [10, 20, 30]
+    assert (sheet[:, 20:28] == 255).all()
+    assert (sheet[18:, 28:] == 255).all()
+    assert tile_pictures(pictures[:1], columns=3).size == (20, 10)
+
+
+def test_rounded_colours_are_near_and_few():
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    rounded = np.asarray(round_colours(Image.fromarray(shades)))
+    assert np.abs(rounded.astype(int) - shades).max() <= 4
+    assert len(np.unique(rounded)) == 33
+    assert (rounded[0, 0], rounded[-1, -1]) == (0, 255)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 HELP = "Train three small networks to read handwritten digits and one to find them: a table and pictures."
 MAPPED_DIGITS = (3, 5, 8)
 SHOWN_SCENES = 6
+SCENE_SIDE = 288  # pixels at least, as drawn
 LEAST_SCORE = 0.3
 
 
@@ -58,10 +59,8 @@ def draw_maps(tested: "RunCommandLine", path: Path) -> Path:
 
 def draw_found(tested: "RunCommandLine", path: Path) -> Path:
     """Draw what the detector found in the first test scenes, side by side."""
-    from PIL import Image
-
     from lookaround.data.images import open_image
-    from lookaround.explorer.boxes import DrawnBox, draw_boxes
+    from lookaround.explorer.boxes import DrawnBox, draw_boxes, round_colours, tile_pictures
     from lookaround.training.files import replacing
 
     names = dict(zip(tested.datamodule.category_ids, tested.datamodule.class_names, strict=True))
@@ -73,12 +72,8 @@ def draw_found(tested: "RunCommandLine", path: Path) -> Path:
                 x, y, width, height = entry["bbox"]
                 text = f"{names[entry['category_id']]}  {entry['score']:.2f}"
                 boxes.append(DrawnBox((x, y, x + width, y + height), text, entry["category_id"] - 1))
-        pictures.append(draw_boxes(open_image(scene.path), boxes))
-    columns = min(3, len(pictures))
-    width, height = (side + 8 for side in pictures[0].size)
-    sheet = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height), "white")
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
+        pictures.append(draw_boxes(open_image(scene.path), boxes, SCENE_SIDE))
+    sheet = round_colours(tile_pictures(pictures, columns=3))
     with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")
+        sheet.save(temporary, format="PNG", optimize=True)
     return path

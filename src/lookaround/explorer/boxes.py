@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 LEAST_SIDE = 480  # pixels; smaller pictures are enlarged, or what is written at the boxes would cover them
+GAP = 8  # pixels between pictures of a sheet
 MOST_ENLARGED = 8
 GOLDEN = 0.61803  # of a turn around the colours: neighbouring labels get colours far apart
 
@@ -26,19 +27,20 @@ class DrawnBox:
     label: int
 
 
-def draw_boxes(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
+def draw_boxes(picture: Image.Image, boxes: Sequence[DrawnBox], least_side: int = LEAST_SIDE) -> Image.Image:
     """Return a copy of a picture with boxes, small pictures enlarged by a whole number.
 
     Args:
         picture: of any mode.
         boxes: the first one is drawn last, above the others.
+        least_side: pixels of the longer side; pictures below it are enlarged.
 
     Example:
         >>> drawn = draw_boxes(Image.new("L", (128, 96)), [DrawnBox((8.0, 8.0, 40.0, 60.0), "three 0.98", 3)])
         >>> drawn.mode, drawn.size
         ('RGB', (512, 384))
     """
-    factor = min(MOST_ENLARGED, max(1, -(-LEAST_SIDE // max(picture.size))))
+    factor = min(MOST_ENLARGED, max(1, -(-least_side // max(picture.size))))
     size = (picture.width * factor, picture.height * factor)
     drawn = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(drawn)
@@ -50,6 +52,34 @@ def draw_boxes(picture: Image.Image, boxes: Sequence[DrawnBox]) -> Image.Image:
         pen.rectangle(outline, outline=label_colour(box.label), width=max(2, side // 240))
         _write_text(pen, box, (corners[0], corners[1]), font, drawn.width)
     return drawn
+
+
+def tile_pictures(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Put pictures of one size onto a white sheet, row by row.
+
+    Example:
+        >>> tile_pictures([Image.new("RGB", (40, 30))] * 5, columns=3).size
+        (136, 68)
+    """
+    columns = min(columns, len(pictures))
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    size = (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP)
+    sheet = Image.new("RGB", size, "white")
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, columns)
+        sheet.paste(picture, (column * (width + GAP), row * (height + GAP)))
+    return sheet
+
+
+def round_colours(picture: Image.Image, step: int = 8) -> Image.Image:
+    """Round each colour to a multiple of `step`: a PNG needs half the bytes, and the eye sees no difference.
+
+    Example:
+        >>> round_colours(Image.new("RGB", (1, 1), (3, 100, 255))).getpixel((0, 0))
+        (0, 104, 255)
+    """
+    return picture.point(lambda value: min(255, (value + step // 2) // step * step))
 
 
 def _write_text(
