@@ -4,18 +4,15 @@
 (`csrc/registration.cpp`); `register` is called once, after it is loaded.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lookaround.errors import UnsupportedCallError, message
-from lookaround.ops.call import Border, Call, unpack
+from lookaround.ops.backends import operator_rules as rules
+from lookaround.ops.backends.operator_rules import INPUTS, Mapped, Outputs, Sizes
+from lookaround.ops.call import unpack
 from lookaround.ops.cost import backward_flops, call_cost
-
-Sizes = Sequence[int]
-Outputs = tuple[Tensor, ...]
 
 FORWARD = "lookaround::local_attention_forward"
 BACKWARD = "lookaround::local_attention_backward"
@@ -74,8 +71,8 @@ def register() -> None:
     from torch.utils.flop_counter import register_flop_formula
 
     forward, backward = _ops()
-    torch.library.register_fake(FORWARD, _fake_forward)
-    torch.library.register_fake(BACKWARD, _fake_backward)
+    torch.library.register_fake(FORWARD, rules.fake_forward)
+    torch.library.register_fake(BACKWARD, rules.fake_backward)
     torch.library.register_autograd(FORWARD, _differentiate, setup_context=_Attend.setup_context)
     torch.library.register_autograd(BACKWARD, _Differentiate.backward)
     torch.library.register_vmap(FORWARD, _map_forward)
@@ -86,20 +83,6 @@ def register() -> None:
 
 def _ops() -> tuple[Any, Any]:
     return torch.ops.lookaround.local_attention_forward, torch.ops.lookaround.local_attention_backward
-
-
-def _fake_forward(query: Tensor, key: Tensor | None, value: Tensor, *rest: Any) -> Outputs:
-    batch, height, width, heads, _ = query.shape
-    logsumexp = query.new_empty((batch, heads, height, width), dtype=torch.float32)
-    return query.new_empty(value.shape), logsumexp
-
-
-def _fake_backward(grad_out: Tensor, *inputs: Any) -> Outputs:
-    gradients = []
-    for tensor in inputs[:5]:
-        like = inputs[0] if tensor is None else tensor
-        gradients.append(like.new_empty((0,) if tensor is None else tensor.shape))
-    return tuple(gradients)
 
 
 class _Attend(torch.autograd.Function):
@@ -121,7 +104,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _wanted(ctx, _Differentiate.apply(gradients[0], *ctx.saved_tensors, *ctx.options))
+        return rules.keep_needed(ctx, _Differentiate.apply(gradients[0], *ctx.saved_tensors, *ctx.options))
 
 
 class _Differentiate(torch.autograd.Function):
@@ -140,9 +123,7 @@ class _Differentiate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        must = "backend 'cpu' gives first derivatives only"
-        hint = "use backend='reference', which can be differentiated any number of times."
-        raise UnsupportedCallError(message("local_attention", must, "a second derivative", hint=hint))
+        raise rules.refuse_second_derivative("cpu")
 
 
 class _AttendPacked(torch.autograd.Function):
@@ -179,98 +160,20 @@ def _differentiate_by_maps(
 
 
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    return _wanted(ctx, _ops()[1].default(gradients[0], *ctx.saved_tensors, *ctx.options))
+    return rules.keep_needed(ctx, _ops()[1].default(gradients[0], *ctx.saved_tensors, *ctx.options))
 
 
-def _wanted(ctx: Any, gradients: Outputs) -> tuple[Tensor | None, ...]:
-    """Keep the gradients that somebody needs; mask and options have none."""
-    needed = ctx.needs_input_grad[:5]
-    kept = (gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
-    return (*kept, None, None, None, None, None)
+def _map_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Mapped:
+    return rules.map_forward(_ops()[0].default, info, in_dims, arguments)
 
 
-def _map_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Outputs, tuple[int, ...]]:
-    operator = _ops()[0].default
-    images, tables, options = (0, 1, 2, 5), (3, 4), arguments[6:]
-    if any(isinstance(in_dims[place], int) for place in tables):
-        return _map_one_by_one(operator, info, in_dims, arguments)
-    folded = list(arguments[:6])
-    for place in images:
-        folded[place] = _fold(arguments[place], in_dims[place], info.batch_size)
-    return _unfold(operator(*folded, *options), info.batch_size)
+def _map_backward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Mapped:
+    return rules.map_one_by_one(_ops()[1].default, info, in_dims, arguments)
 
 
-def _map_backward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Outputs, tuple[int, ...]]:
-    # A table has a gradient for each sample, even one that all samples share.
-    return _map_one_by_one(_ops()[1].default, info, in_dims, arguments)
+def _forward_flops(*arguments: Any, **_: Any) -> int:
+    return call_cost(rules.call_of(arguments[:INPUTS], arguments[INPUTS:])).executed_flops
 
 
-def _fold(image: Tensor | None, dim: Any, samples: int) -> Tensor | None:
-    """Make the mapped dimension part of the batch."""
-    if image is None:
-        return None
-    mapped = image.movedim(dim, 0) if isinstance(dim, int) else image.expand(samples, *image.shape)
-    return mapped.flatten(0, 1)
-
-
-def _unfold(outputs: Outputs, samples: int) -> tuple[Outputs, tuple[int, ...]]:
-    parts = tuple(output.unflatten(0, (samples, -1)) for output in outputs)
-    return parts, (0,) * len(parts)
-
-
-def _map_one_by_one(
-    operator: Callable[..., Outputs], info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
-) -> tuple[Outputs, tuple[int, ...]]:
-    results = []
-    for sample in range(info.batch_size):
-        picked = (_pick(argument, dim, sample) for argument, dim in zip(arguments, in_dims, strict=True))
-        results.append(operator(*picked))
-    stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
-    return stacked, (0,) * len(stacked)
-
-
-def _pick(argument: Any, dim: Any, sample: int) -> Any:
-    return argument.select(dim, sample) if isinstance(dim, int) else argument
-
-
-def _forward_flops(query: Sizes, key: Sizes | None, value: Sizes, *rest: Any, **_: Any) -> int:
-    return call_cost(_call_of(query, key, value, *rest)).executed_flops
-
-
-def _backward_flops(grad_out: Sizes, *rest: Any, **_: Any) -> int:
-    inputs, options = rest[:6], rest[7:]
-    return backward_flops(_call_of(*inputs, *options))
-
-
-def _call_of(
-    query: Sizes,
-    key: Sizes | None,
-    value: Sizes,
-    rows: Sizes | None,
-    columns: Sizes | None,
-    padding: Sizes | None,
-    kernel_size: Sizes,
-    dilation: Sizes,
-    scale: float,
-    border: Border,
-) -> Call:
-    batch, height, width, heads, head_dim = query
-    return Call(
-        batch=batch,
-        height=height,
-        width=width,
-        num_heads=heads,
-        head_dim=head_dim,
-        value_dim=value[-1],
-        kernel_size=(kernel_size[0], kernel_size[1]),
-        dilation=(dilation[0], dilation[1]),
-        scale=scale,
-        border=border,
-        has_key=key is not None,
-        has_row_embedding=rows is not None,
-        has_column_embedding=columns is not None,
-        has_padding=padding is not None,
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        requires_grad=False,
-    )
+def _backward_flops(grad_out: Sizes, *arguments: Any, **_: Any) -> int:
+    return backward_flops(rules.call_of(arguments[:INPUTS], arguments[INPUTS + 1 :]))

@@ -5,20 +5,18 @@ call that asks for the backend.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lookaround.errors import UnsupportedCallError, message
+from lookaround.ops.backends import operator_rules as rules
 from lookaround.ops.backends import triton_launch
+from lookaround.ops.backends.operator_rules import INPUTS, Mapped, Outputs, Sizes
 from lookaround.ops.backends.triton_launch import Gradients, Options
-from lookaround.ops.call import Call, Inputs, check_call, unpack
+from lookaround.ops.call import Inputs, unpack
 from lookaround.ops.cost import backward_flops, call_cost
-
-Outputs = tuple[Tensor, ...]
-Sizes = Sequence[int]
 
 FORWARD = "lookaround::triton_forward"
 BACKWARD = "lookaround::triton_backward"
@@ -71,11 +69,11 @@ def _define() -> None:
 
     five, three = "(Tensor, Tensor, Tensor, Tensor, Tensor)", "(Tensor, Tensor, Tensor)"
     schemas: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
-        FORWARD: (f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)", _forward, _fake_forward),
+        FORWARD: (f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)", _forward, rules.fake_forward),
         BACKWARD: (
             f"(Tensor grad_out, {_INPUTS}, {_SAVED}, {_OPTIONS}) -> {five}",
             _backward,
-            _fake_backward,
+            rules.fake_backward,
         ),
         PACKED: (
             f"(Tensor grad_out, Tensor projected, {_TABLES}, {_SAVED}, {_OPTIONS}) -> {three}",
@@ -134,17 +132,6 @@ def _empty_like(tensor: Tensor) -> Tensor:
     return tensor.new_empty(tensor.shape)
 
 
-def _fake_forward(query: Tensor, key: Tensor | None, value: Tensor, *rest: Any) -> Outputs:
-    batch, height, width, heads, _ = query.shape
-    logsumexp = query.new_empty((batch, heads, height, width), dtype=torch.float32)
-    return query.new_empty(value.shape), logsumexp
-
-
-def _fake_backward(grad_out: Tensor, *arguments: Any) -> Outputs:
-    given = (arguments[0].new_empty(0 if one is None else one.shape) for one in arguments[:5])
-    return tuple(given)
-
-
 def _fake_backward_packed(grad_out: Tensor, projected: Tensor, *arguments: Any) -> Outputs:
     given = (projected.new_empty(0 if one is None else one.shape) for one in arguments[:2])
     return projected.new_empty(projected.shape), *given
@@ -169,7 +156,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _wanted(ctx, _Differentiate.apply(gradients[0], *ctx.saved_tensors, *ctx.options))
+        return rules.keep_needed(ctx, _Differentiate.apply(gradients[0], *ctx.saved_tensors, *ctx.options))
 
 
 class _Differentiate(torch.autograd.Function):
@@ -188,9 +175,7 @@ class _Differentiate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        must = "backend 'triton' gives first derivatives only"
-        hint = "use backend='reference', which can be differentiated any number of times."
-        raise UnsupportedCallError(message("local_attention", must, "a second derivative", hint=hint))
+        raise rules.refuse_second_derivative("triton")
 
 
 class _AttendPacked(torch.autograd.Function):
@@ -220,71 +205,27 @@ class _AttendPacked(torch.autograd.Function):
 
 
 def _differentiate(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-    return _wanted(ctx, _backward_op()(gradients[0], *ctx.saved_tensors, *ctx.options))
+    return rules.keep_needed(ctx, _backward_op()(gradients[0], *ctx.saved_tensors, *ctx.options))
 
 
-def _wanted(ctx: Any, gradients: Outputs) -> tuple[Tensor | None, ...]:
-    """Keep the gradients that somebody needs; mask and options have none."""
-    needed = ctx.needs_input_grad[:5]
-    kept = (gradient if need else None for gradient, need in zip(gradients, needed, strict=True))
-    return (*kept, None, None, None, None, None)
+def _map_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Mapped:
+    return rules.map_forward(_forward_op(), info, in_dims, arguments)
 
 
-def _map_forward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Outputs, tuple[int, ...]]:
-    if any(isinstance(in_dims[place], int) for place in (3, 4)):
-        return _map_one_by_one(_forward_op(), info, in_dims, arguments)
-    folded = list(arguments)
-    for place in (0, 1, 2, 5):  # what has a batch, of which the mapped dimension becomes a part
-        if arguments[place] is not None:
-            folded[place] = _fold(arguments[place], in_dims[place], info.batch_size)
-    outputs = _forward_op()(*folded)
-    parts = tuple(output.unflatten(0, (info.batch_size, -1)) for output in outputs)
-    return parts, (0,) * len(parts)
-
-
-def _fold(image: Tensor, dim: Any, samples: int) -> Tensor:
-    mapped = image.movedim(dim, 0) if isinstance(dim, int) else image.expand(samples, *image.shape)
-    return mapped.flatten(0, 1)
-
-
-def _map_backward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Outputs, tuple[int, ...]]:
-    # A table has a gradient for each sample, even one that all samples share.
-    return _map_one_by_one(_backward_op(), info, in_dims, arguments)
-
-
-def _map_one_by_one(
-    operator: Callable[..., Outputs], info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
-) -> tuple[Outputs, tuple[int, ...]]:
-    results = []
-    for sample in range(info.batch_size):
-        pairs = zip(arguments, in_dims, strict=True)
-        results.append(
-            operator(*(one.select(dim, sample) if isinstance(dim, int) else one for one, dim in pairs))
-        )
-    stacked = tuple(torch.stack(parts) for parts in zip(*results, strict=True))
-    return stacked, (0,) * len(stacked)
+def _map_backward(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Mapped:
+    return rules.map_one_by_one(_backward_op(), info, in_dims, arguments)
 
 
 def _forward_flops(*arguments: Any, **_: Any) -> int:
-    return call_cost(_call_of(arguments[:6], arguments[6:10])).executed_flops
+    return call_cost(rules.call_of(arguments[:INPUTS], arguments[INPUTS : INPUTS + 4])).executed_flops
 
 
 def _backward_flops(grad_out: Sizes, *arguments: Any, **_: Any) -> int:
-    return backward_flops(_call_of(arguments[:6], arguments[8:12]))
+    return backward_flops(rules.call_of(arguments[:INPUTS], arguments[INPUTS + 2 : INPUTS + 6]))
 
 
 def _packed_flops(grad_out: Sizes, projected: Sizes, *arguments: Any, **_: Any) -> int:
     *image, maps, heads, head_dim = projected
     one = (*image, heads, head_dim)
     inputs = (one, one if maps == 3 else None, one, *arguments[:3])
-    return backward_flops(_call_of(inputs, arguments[5:9]))
-
-
-def _call_of(shapes: Sequence[Sizes | None], options: Sequence[Any]) -> Call:
-    """Describe a call of which the shapes are known."""
-    dtypes = (*(torch.float32,) * 5, torch.bool)
-    tensors: list[Any] = [
-        None if shape is None else torch.empty(tuple(shape), dtype=dtype, device="meta")
-        for shape, dtype in zip(shapes, dtypes, strict=True)
-    ]
-    return check_call("flops", Inputs(*tensors), **_options(*options)._asdict())
+    return backward_flops(rules.call_of(inputs, arguments[5:9]))
