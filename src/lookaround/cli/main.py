@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "test": Command("measure a trained network on test images", "lookaround.cli.fit", passes_arguments=True),
     "predict": Command("say what is in images", "lookaround.cli.predict"),
+    "convert": Command("put attention in the place of a network's convolutions", "lookaround.cli.convert"),
     "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
     "compare": Command("put finished runs into one table", "lookaround.cli.compare"),
     "study": Command("train many networks that make one table", "lookaround.cli.study"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lookaround.errors import ArgumentError, CheckpointError, LookaroundError, message
 from lookaround.models.config import ResNetConfig
@@ -204,7 +205,7 @@ def read_tensors(where: str, path: str | Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(message(where, must, f"{path} ({error})")) from error
 
 
-def misfits(model: Model, tensors: dict[str, torch.Tensor]) -> list[str]:
+def misfits(model: nn.Module, tensors: dict[str, torch.Tensor]) -> list[str]:
     """Name the tensors that a model lacks, has not, or has in another shape."""
     expected = model.state_dict()
     lines = [f"missing: {name}" for name in expected if name not in tensors]
