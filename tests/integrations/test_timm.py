@@ -266,6 +266,37 @@ def test_no_weights_to_load_is_an_error() -> None:
         make("sasa_resnet50", pretrained=True)
 
 
+@pytest.mark.parametrize("name", ["sasa_resnet14_small.digits", "sasa_resnet14_small"])
+def test_weights_that_come_with_the_package_are_tags(name: str) -> None:
+    ours, record = lookaround.models.load_model("digits")
+    theirs = timm.create_model(name, pretrained=True).eval()
+    batch = images(2, 1, 8, 8)
+    assert torch.equal(theirs(batch), ours(batch))
+    cfg = theirs.pretrained_cfg
+    assert (cfg["tag"], list(cfg["label_names"])) == ("digits", record.class_names)
+    assert (cfg["input_size"], list(cfg["mean"])) == ((1, 8, 8), record.preprocessing["mean"])
+    assert "sasa_resnet14_small.digits" in timm.list_models(pretrained=True)
+
+
+def test_weights_are_adapted_as_timm_does() -> None:
+    options = {"pretrained": True, "features_only": True, "out_indices": (3,)}
+    grey = timm.create_model("sasa_resnet14_small.digits", **options).eval()
+    colour = timm.create_model("sasa_resnet14_small.digits", in_chans=3, **options).eval()
+    batch = images(2, 1, 8, 8)
+    torch.testing.assert_close(colour(batch.expand(-1, 3, -1, -1)), grey(batch))
+    other = timm.create_model("sasa_resnet14_small.digits", pretrained=True, num_classes=3)
+    assert other.fc.out_features == 3
+    untrained = timm.create_model("sasa_resnet14_small.digits")
+    assert (untrained.config.width, untrained.in_chans, untrained.num_classes) == (0.25, 1, 10)
+    assert make("sasa_resnet14_small").in_chans == 3
+
+
+def test_first_convolutions_are_left_to_timm() -> None:
+    colour = make("lookaround_resnet14_small")
+    adapted = integration.adapt(colour.state_dict(), make("lookaround_resnet14_small", in_chans=1))
+    assert adapted["stem.conv.weight"].shape[1] == 3
+
+
 def test_making_a_model_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -39,7 +39,7 @@ def test_weights_are_halved_measured_and_described(run: Path, tmp_path: Path) ->
     assert f"{tested['test_accuracy']:.2%} in float32" in said[0]
     card = (folder / "card.md").read_text()
     assert f"| accuracy, test images | {record.metrics['test_accuracy']:.2%} |" in card
-    assert "The weights are float16" in card
+    assert "The weights were rounded to float16" in card
 
 
 def test_a_tag_is_the_name_of_a_folder(run: Path, tmp_path: Path) -> None:

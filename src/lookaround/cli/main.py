@@ -35,6 +35,7 @@ COMMANDS = {
     "test": Command("measure a trained network on test images", "lookaround.cli.fit", passes_arguments=True),
     "predict": Command("say what is in images", "lookaround.cli.predict"),
     "convert": Command("put attention in the place of a network's convolutions", "lookaround.cli.convert"),
+    "hub": Command("networks for the Hugging Face hub, timm, and this package", "lookaround.cli.hub"),
     "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
     "compare": Command("put finished runs into one table", "lookaround.cli.compare"),
     "study": Command("train many networks that make one table", "lookaround.cli.study"),
@@ -53,6 +54,7 @@ EXTRAS = {
     "sklearn": "train",
     "timm": "bench",
     "rich": "train",
+    "huggingface_hub": "hub",
     "PIL": "explore",
     "matplotlib": "explore",
 }

@@ -66,7 +66,7 @@ def ship_weights(run: Path, tag: str, into: Path = SHIPPED, say: Callable[[str],
         temporary.write_bytes(content)
     record = dataclasses.replace(facts.record, metrics=facts.record.metrics | figures)
     save_record(record, folder)
-    remark = "The weights are float16, and the figures are those of the float16 weights."
+    remark = "The weights were rounded to float16, and the figures are those of the rounded weights."
     shipped = dataclasses.replace(facts, record=record, tested=measured, remarks=(remark,))
     write_text(folder / CARD_NAME, write_card(shipped))
     return folder
