@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import math
 import types
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 from lookaround.tasks.coco_metrics import FIGURES, OVERLAPS, RECALLS, ClassFigures, CocoScores
+from lookaround.training import detection_record
 from lookaround.training.detection_record import draw_detection_curves, draw_precision_recall, write_scores
+from lookaround.training.pictures import save_figure
 
 ROWS = [
     {"epoch": float(n), "train_loss": 1 / n, "val_box_loss": 0.5, "val_map": 1 - 1 / n} for n in (1, 2, 3)
@@ -39,6 +42,25 @@ def test_curves_of_precision_and_recall(tmp_path, objects):
         draw_precision_recall(scores(*objects), tmp_path / "a.png", "validation")
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.width > 1000
+
+
+def test_every_class_is_in_the_legend_by_its_name(tmp_path, monkeypatch):
+    """Whatever the names hold: formulas are none, and an underscore at the front hides nothing."""
+    known = scores(3, 3, 3)
+    names = ["cost $5_{ & $6^", "_hidden", "a, b"]
+    classes = tuple(
+        dataclasses.replace(entry, name=name) for entry, name in zip(known.classes, names, strict=True)
+    )
+    written = []
+
+    def save(figure, path):
+        written.extend(text.get_text() for text in figure.axes[1].get_legend().get_texts())
+        save_figure(figure, path)
+
+    monkeypatch.setattr(detection_record, "save_figure", save)
+    draw_precision_recall(dataclasses.replace(known, classes=classes), tmp_path / "a.png", "run_${: $x^")
+    assert [text.strip() for text in written] == [f"{name}: 0.500" for name in names]
+    assert (tmp_path / "a.png").is_file()
 
 
 def test_the_files_of_a_measurement(tmp_path):

@@ -36,3 +36,11 @@ def test_a_class_without_images_is_no_division_by_zero(tmp_path):
     with np.errstate(all="raise"):
         draw_confusion_matrix(np.array([[0, 0], [1, 2]]), ["a", "b"], tmp_path / "a.png", "validation")
     assert (tmp_path / "a.png").is_file()
+
+
+def test_names_are_no_formulas(tmp_path):
+    """A lone brace in a formula would be an error after the training, when the picture is drawn."""
+    names = ["cost $5_{ & $6^", "_hidden", "a, b"]
+    draw_confusion_matrix(np.eye(3, dtype=int), names, tmp_path / "a.png", "run_${: $x^")
+    draw_learning_curves(ROWS, tmp_path / "b.png", "run_${: $x^")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]

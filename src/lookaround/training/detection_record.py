@@ -13,7 +13,7 @@ from lookaround.tasks.coco_metrics import OVERLAPS, RECALLS, CocoScores
 from lookaround.training.files import write_json, write_rows
 from lookaround.training.pictures import DOTS_PER_INCH, Rows, draw_curve, finish_curves, save_figure
 
-MOST_CURVES = 20
+MOST_CURVES, COLOURS = 20, 10
 FILES = ("precision_recall.png", "classes.csv", "detections.json")
 
 
@@ -60,9 +60,12 @@ def draw_precision_recall(scores: CocoScores, path: Path, title: str) -> None:
             overlaps.plot(recall, mean, label=f"{overlap:g}: {mean.mean():.3f}")
     overlaps.set(title="Mean of the classes, by overlap")
     shown = known[:MOST_CURVES]
-    for index in shown:
+    for number, index in enumerate(shown):
         entry = scores.classes[index]
-        classes.plot(recall, scores.precision[0][:, index], label=f"{entry.name}: {entry.ap50:.3f}", lw=1)
+        # A legend leaves out what begins with an underscore; colours come again after ten.
+        label = f"{' ' * entry.name.startswith('_')}{entry.name}: {entry.ap50:.3f}"
+        style = "-" if number < COLOURS else "--"
+        classes.plot(recall, scores.precision[0][:, index], style, label=label, lw=1)
     some = f", the first {len(shown)} of {len(known)}" if len(shown) < len(known) else ""
     classes.set(title=f"Each class at an overlap of 0.5{some}")
     for axes in (overlaps, classes):

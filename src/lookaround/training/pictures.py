@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lookaround.training.files import replacing
@@ -95,7 +96,12 @@ def _write_counts(axes: Any, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, whole or not at all.
+
+    Names of classes and runs are written as they are: a dollar sign begins no formula.
+    """
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
