@@ -16,7 +16,15 @@ import lookaround.integrations.timm  # noqa: F401  # so that timm knows the name
 from lookaround.cli.main import main
 from lookaround.errors import ArgumentError, CheckpointError
 from lookaround.integrations import hub
-from lookaround.models import ModelRecord, create_model, fuse, load_backbone, load_model, save_model
+from lookaround.models import (
+    ModelRecord,
+    create_model,
+    fuse,
+    list_pretrained,
+    load_backbone,
+    load_model,
+    save_model,
+)
 from lookaround.models.record import SHIPPED, find_files, read_record
 
 TINY = {"width": 0.125, "num_heads": 2, "num_classes": 3, "in_channels": 1}
@@ -225,6 +233,15 @@ def run(tmp_path: Path) -> Path:
     )
     (tmp_path / "run" / "test.json").write_text(json.dumps({"test_accuracy": 0.625}))
     return tmp_path / "run"
+
+
+def test_the_command_lists_what_comes_with_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hub", "list"]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert [line[:2] for line in lines] == [list(pair) for pair in list_pretrained().items()]
+    accuracy = read_record("digits").metrics["test_accuracy"]
+    assert ["digits", "sasa_resnet14_small"] in [line[:2] for line in lines]
+    assert any(line[2].startswith(f"accuracy {accuracy:.2%}, top-5") for line in lines)
 
 
 def test_the_command_saves_a_run_with_its_card(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -165,3 +165,15 @@ def test_images_become_channels_last(tmp_path):
     classifier(torch.zeros(2, 3, 8, 8))
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
     assert classifier.network.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_may_begin_with_weights_of_the_package():
+    from lookaround.models import load_model
+
+    overrides = {"pretrained": "digits", "drop_path": 0.1}
+    classifier = ClassificationTask("sasa_resnet14_small", overrides, num_classes=10, in_channels=1)
+    expected, _ = load_model("digits")
+    assert classifier.network.config.drop_path == 0.1
+    assert torch.equal(classifier.network.fc.weight, expected.fc.weight)
+    with pytest.warns(UserWarning, match="fc.bias, fc.weight begin at random"):
+        ClassificationTask("sasa_resnet14_small", overrides, num_classes=3, in_channels=3)

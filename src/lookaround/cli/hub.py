@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from lookaround.models.record import ModelRecord
     from lookaround.models.variants import Model
 
-HELP = "Trained networks for the Hugging Face hub and timm: save, push; or to come with the package: pack."
+HELP = "Trained networks: list those that come with the package; save and push any for the Hugging Face hub."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what can be done with a run, and what each takes."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the weights that come with the package, and what they reach")
     which = "run folder, or weights that come with the package"
     save = actions.add_parser("save", help="write config.json, model.safetensors and a card into a folder")
     save.add_argument("run", metavar="RUN", help=which)
@@ -34,6 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         LookaroundError: the run cannot be read, or an argument cannot be used.
     """
+    if arguments.action == "list":
+        print("\n".join(_shipped()))
+        return 0
     if arguments.action == "pack":
         print(_pack(arguments))
         return 0
@@ -46,6 +50,19 @@ def run(arguments: argparse.Namespace) -> int:
         private = True if arguments.private else None
         print(hub.push_to_hub(model, arguments.repo, record=record, card=card, private=private))
     return 0
+
+
+def _shipped() -> list[str]:
+    """Write a line for each set of weights: tag, network, figures of the test images."""
+    from lookaround.models import list_pretrained
+    from lookaround.training.card_facts import FIGURES, read_card_facts
+
+    lines = []
+    for tag, name in list_pretrained().items():
+        figures = read_card_facts(tag).figures
+        said = [f"{FIGURES[figure][0]} {value:{FIGURES[figure][2]}}" for figure, value in figures.items()]
+        lines.append(f"{tag:<14} {name:<40} {', '.join(said)}".rstrip())
+    return lines
 
 
 def _pack(arguments: argparse.Namespace) -> Path:

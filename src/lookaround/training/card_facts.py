@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lookaround.models.record import ModelRecord, read_record
+from lookaround.models.record import ModelRecord, find_files, read_record
 from lookaround.models.variants import DETECTION, VARIANTS, task_of
 
 TITLES = {"digits": "handwritten digits", "fashion_mnist": "Fashion-MNIST", "scenes": "composed scenes"}
@@ -90,10 +90,13 @@ class CardFacts:
 def read_card_facts(folder: str | Path) -> CardFacts:
     """Read what the folder of a run, or of `save_model`, says of its network.
 
+    Args:
+        folder: or the tag of weights that come with the package.
+
     Raises:
         CheckpointError: it has no record of a network.
     """
-    path = Path(folder)
+    path = find_files(folder).record.parent
     settings: dict[str, Any] = {}
     if (path / "config.yaml").is_file():
         import yaml
