@@ -94,8 +94,9 @@ def test_channels_must_be_one_or_three():
 
 def test_float_pictures_are_refused(tmp_path):
     path = save(tmp_path / "f.tif", Image.new("F", (2, 2)))
-    with pytest.raises(DataError, match=r"f\.tif'.\n  reason: .*8 or 16 bits a channel"):
-        open_image(path)
+    for function in (open_image, check_image):
+        with pytest.raises(DataError, match=r"f\.tif'.\n  reason: .*8 or 16 bits a channel"):
+            function(path)
 
 
 def test_wide_values_beyond_16_bits_are_refused():
@@ -116,7 +117,7 @@ def test_text_with_an_images_name(tmp_path):
             function(path)
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".tif", ".ppm", ".webp"])
 def test_truncated_files_are_found_by_a_look(tmp_path, make_picture, suffix):
     path = save(tmp_path / f"cut{suffix}", make_picture(0, (64, 64)))
     path.write_bytes(path.read_bytes()[:-600])

@@ -67,12 +67,14 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 def check_image(path: str | os.PathLike[str]) -> None:
     """Raise DataError where a look at the file shows that it is no image, or a truncated one.
 
-    Cost: the header alone, and for PNG its checksums. A JPEG without an end mark near its end is decoded to
-    be sure, because some cameras append data of their own.
+    Cost: the header alone for JPEG and WebP, for PNG its checksums. A JPEG without an end mark near its end
+    is decoded to be sure, because some cameras append data of their own, and so are files of other formats,
+    which show by nothing else that they are whole.
     """
     try:
         with _quiet(), Image.open(path) as image:
-            in_doubt = image.format in ("JPEG", "MPO") and not _has_jpeg_end(path)
+            jpeg = image.format in ("JPEG", "MPO")
+            in_doubt = not _has_jpeg_end(path) if jpeg else image.format not in ("PNG", "WEBP")
             image.verify()
     except BROKEN_FILE as error:
         raise _unreadable("check_image", path, error) from error
