@@ -11,7 +11,16 @@ from torch import nn
 
 from lookaround import LocalAttention2d, create_model
 from lookaround.errors import ArgumentError
-from lookaround.explorer import draw_attention_maps
+from lookaround.explorer import (
+    attention_distances,
+    attention_of_pixels,
+    attention_rollout,
+    draw_attention_maps,
+)
+from lookaround.explorer.distance_figure import draw_distances
+from lookaround.explorer.figures import draw_pixel_maps
+from lookaround.explorer.panels import Place, as_picture
+from lookaround.explorer.rollout_figure import draw_rollout
 
 
 @pytest.fixture
@@ -30,12 +39,17 @@ def pixels_of(path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB"), np.float32)
 
 
+def dots(height: float, width: float) -> object:
+    """Expect a figure of so many inches, whichever way its size was rounded."""
+    return pytest.approx((height * 120, width * 120), abs=1)
+
+
 def test_a_png_has_a_row_for_each_layer_and_a_column_for_each_head(model, images, tmp_path) -> None:
     path = draw_attention_maps(model, images, tmp_path / "new" / "maps.png", titles=["one", "two"])
     assert path == tmp_path / "new" / "maps.png"
     assert os.listdir(path.parent) == ["maps.png"]
     array = pixels_of(path)
-    assert array.shape == (2 * (2 + 0.45) * 120, (1 + 3 + 1.2) * 120, 3)
+    assert array.shape[:2] == dots(2 * (2 * 1.1 * 1.04 + 0.5), 1.1 * (1 + 3) + 1.6)
     assert array.std() > 10
     assert path.stat().st_size < 1_000_000
 
@@ -50,7 +64,7 @@ def test_images_of_any_channels_and_path_are_drawn(channels: int, tmp_path: Path
 def test_a_network_with_an_attention_stem_is_drawn(tmp_path: Path) -> None:
     model = create_model("sasa_resnet14_small", width=0.25, kernel_size=3, num_heads=2, num_classes=2)
     path = draw_attention_maps(model, torch.randn(1, 3, 9, 9), tmp_path / "maps.png")
-    assert pixels_of(path).shape[0] == round((5 + 0.45) * 120)
+    assert pixels_of(path).shape[:2] == dots(5 * 1.1 * 1.04 + 0.5, 1.1 * (1 + 4) + 1.6)
 
 
 def test_the_query_that_is_named_is_marked(model, images, tmp_path) -> None:
@@ -103,7 +117,7 @@ def test_no_image_is_refused(model, tmp_path) -> None:
 
 
 def test_a_model_without_attention_is_refused(images, tmp_path) -> None:
-    with pytest.raises(ArgumentError, match="attention_maps: model must hold a LocalAttention2d"):
+    with pytest.raises(ArgumentError, match="draw_attention_maps: model must hold a LocalAttention2d"):
         draw_attention_maps(nn.Conv2d(1, 1, 1), images, tmp_path / "maps.png")
 
 
@@ -115,3 +129,45 @@ def test_a_failure_leaves_no_file(model, images, tmp_path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space left"):
         draw_attention_maps(model, images, tmp_path / "maps.png")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_heads_of_one_layer_go_over_several_rows(images, tmp_path) -> None:
+    layer = LocalAttention2d(1, 16, 3, num_heads=8)
+    maps = attention_of_pixels(layer, images[:1], [(2, 2)])
+    shown = [(as_picture(images[0]), maps, "")]
+    every = pixels_of(draw_pixel_maps(shown, tmp_path / "every.png"))
+    two = pixels_of(draw_pixel_maps(shown, tmp_path / "two.png", heads=[0, 7]))
+    assert every.shape[:2] == dots(3 * 2.0 * 1.04 + 0.5, 4 * 2.0 + 1.6)
+    assert two.shape[:2] == dots(2.0 * 1.04 + 0.5, 3 * 2.0 + 1.6)
+    assert two.std() > 10
+
+
+def test_a_window_that_takes_little_of_the_picture_is_enlarged() -> None:
+    place = Place.of((10, 20), (7, 3), (1, 2), (2, 2))
+    assert place.query == (40, 20, 2, 2)
+    assert place.window == (36, 14, 10, 14)
+    assert place.limits(100, 100) == ((33.5, 48.5), (31.5, 10.5))
+    across, down = place.limits(28, 100)  # as high as half of the picture
+    assert across[0] < 0 < 100 < across[1]
+    assert down[1] < 0 < 28 < down[0]
+    assert Place.of((0, 0), (7, 3), (1, 1), (1, 1)).limits(100, 100)[0][0] == 0  # not beyond the border
+
+
+def test_a_rollout_has_a_row_for_each_query_and_a_column_for_each_map(tmp_path) -> None:
+    model = create_model("sasa_resnet14_small", width=0.25, kernel_size=3, num_heads=2, in_channels=1)
+    image, queries = torch.randn(1, 1, 8, 8), [(1, 2), None]
+    rollouts = attention_rollout(model, image, queries, layers=["stem", "layer2", "layer4"])
+    path = draw_rollout(as_picture(image[0]), rollouts, queries, tmp_path / "rollout.png", title="an image")
+    array = pixels_of(path)
+    assert array.shape[:2] == dots(1.5 * 1.12 * 2 + 0.55, 1.5 * 4 + 1.4)
+    assert array.std() > 10
+    assert os.listdir(tmp_path) == ["rollout.png"]
+
+
+def test_distances_are_drawn_for_each_layer(model, images, tmp_path) -> None:
+    path = draw_distances(attention_distances(model, images), tmp_path / "distances.png", title="two layers")
+    array = pixels_of(path)
+    red = (array[..., 0] > 150) & (array[..., 1] < 60) & (array[..., 2] < 80)
+    assert array.shape[:2] == dots(4.6, 9.2)
+    assert red.sum() > 100
+    assert os.listdir(tmp_path) == ["distances.png"]

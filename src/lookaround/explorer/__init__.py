@@ -1,6 +1,18 @@
 """Where a network looks: as plain arrays, and as pictures."""
 
-from lookaround.explorer.attention_maps import LayerMaps, attention_maps
+from lookaround.explorer.attention_maps import LayerMaps, PixelMaps, attention_maps, attention_of_pixels
+from lookaround.explorer.distance import LayerDistances, attention_distances
 from lookaround.explorer.figures import draw_attention_maps
+from lookaround.explorer.rollout import Rollout, attention_rollout
 
-__all__ = ["LayerMaps", "attention_maps", "draw_attention_maps"]
+__all__ = [
+    "LayerDistances",
+    "LayerMaps",
+    "PixelMaps",
+    "Rollout",
+    "attention_distances",
+    "attention_maps",
+    "attention_of_pixels",
+    "attention_rollout",
+    "draw_attention_maps",
+]

@@ -4,15 +4,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lookaround.errors import ArgumentError, message
-from lookaround.explorer.attention_maps import LayerMaps, attention_maps
-from lookaround.training.files import replacing
+from lookaround.explorer.attention_maps import PixelMaps, Pixels, attention_of_pixels, check_pixels
+from lookaround.explorer.panels import (
+    DOTS_PER_INCH,
+    Picture,
+    Place,
+    add_scale,
+    as_picture,
+    close_layout,
+    mark,
+    most_salient,
+    save,
+    show_picture,
+    show_weights,
+)
+from lookaround.explorer.recording import choose_attention
 
-QUERY_COLOUR = "#00e5ff"
+CELL = 1.1  # inches a side of a panel; a layer alone has larger ones
+LARGE_CELL = 2.0
+SCALE_LABEL = "weight over the largest of the panel,\nwhich is written in its corner"
 
 
 def draw_attention_maps(
@@ -21,12 +35,13 @@ def draw_attention_maps(
     path: str | Path,
     *,
     titles: Sequence[str] | None = None,
-    pixels: Sequence[tuple[int, int]] | None = None,
+    pixels: Pixels | None = None,
 ) -> Path:
     """Draw for each image where each head of each attention layer looks from one pixel, and save it as PNG.
 
     A row is a layer, a column is a head. The brighter a pixel, the more weight the query pixel (marked by a
-    square) gives it; a pixel of a deeper layer covers several of the image's.
+    square) gives it; the dashed outline is its window. A pixel of a deeper layer covers several of the
+    image's. Where the window takes little of the image, the panels show it enlarged.
 
     Args:
         model: a network with attention layers.
@@ -39,26 +54,93 @@ def draw_attention_maps(
         ArgumentError: the model has no attention layer, there is no image, titles or pixels are not one for
             each image, or a pixel lies outside of them.
     """
+    _check_arguments(images, titles, pixels)
+    choose_attention("draw_attention_maps", model)
+    shown = [as_picture(image) for image in images]
+    chosen = list(pixels) if pixels is not None else [most_salient(picture) for picture in shown]
+    maps = [
+        attention_of_pixels(model, images[index : index + 1], [pixel]) for index, pixel in enumerate(chosen)
+    ]
+    names = titles if titles is not None else [""] * len(shown)
+    return draw_pixel_maps(list(zip(shown, maps, names, strict=True)), path)
+
+
+def draw_pixel_maps(
+    images: Sequence[tuple[Picture, Sequence[PixelMaps], str]],
+    path: str | Path,
+    *,
+    heads: Sequence[int] | None = None,
+) -> Path:
+    """Draw weights that have been computed, as `draw_attention_maps` does, and save them as PNG.
+
+    Args:
+        images: of each image a picture of 0..1, what `attention_of_pixels` returned of it for one pixel, and
+            a title. The same layers for all.
+        path: where the picture goes; it is written whole or not at all.
+        heads: the heads to draw, counted from 0; None for all.
+    """
     from matplotlib.figure import Figure
 
-    _check_arguments(images, titles, pixels)
-    maps = attention_maps(model, images)
-    shown = [_as_picture(image) for image in images]
-    chosen = pixels if pixels is not None else [_most_salient(picture) for picture in shown]
-    heads = max(layer.weights.shape[3] for layer in maps)
-    size = (1.0 * (heads + 1) + 1.2, len(images) * (1.0 * len(maps) + 0.45))
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    layers, most = images[0][1], max(maps.weights.shape[2] for maps in images[0][1])
+    chosen = list(range(most)) if heads is None else list(heads)
+    rows, columns, cell = _grid(len(layers), len(chosen))
+    size = (cell * columns + 1.6, len(images) * (cell * 1.04 * rows + 0.5))
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout=close_layout())
     parts = figure.subfigures(len(images), 1, squeeze=False)[:, 0]
-    for index, part in enumerate(parts):
-        if titles is not None:
-            part.suptitle(titles[index], fontsize=10)
-        _draw_image(part, maps, index, shown[index], chosen[index])
-    return _save(figure, Path(path))
+    for part, (picture, maps, title) in zip(parts, images, strict=True):
+        if title:
+            part.suptitle(title, fontsize=10)
+        grid = part.subplots(rows, columns, squeeze=False)
+        for axis in grid.flat:
+            axis.set_axis_off()
+        panels = [grid.ravel()] if len(layers) == 1 else grid
+        for line, (layer, axes) in enumerate(zip(maps, panels, strict=True)):
+            _draw_layer(axes, picture, layer, chosen, line == 0)
+        add_scale(part, list(grid.flat), SCALE_LABEL)
+    return save(figure, Path(path))
 
 
-def _check_arguments(
-    images: Tensor, titles: Sequence[str] | None, pixels: Sequence[tuple[int, int]] | None
-) -> None:
+def _grid(layers: int, heads: int) -> tuple[int, int, float]:
+    """Choose rows, columns and the size of panels; the heads of a single layer go over several rows."""
+    if layers > 1:
+        return layers, heads + 1, CELL
+    columns = min(heads + 1, 3 if heads in (2, 4, 5) else 4 if heads < 9 else 6)
+    return -(-(heads + 1) // columns), columns, LARGE_CELL
+
+
+def _draw_layer(axes: Any, picture: Picture, layer: PixelMaps, heads: Sequence[int], titled: bool) -> None:
+    """Draw the picture with query and window, then the weights of each head."""
+    row, column = layer.queries[0].tolist()
+    kernel = (layer.weights.shape[-2], layer.weights.shape[-1])
+    place = Place.of((row, column), kernel, layer.dilation, layer.stride)
+    first = axes[0]
+    first.set_axis_on()
+    show_picture(first, picture)
+    mark(first, place)
+    number = f" ({layer.call + 1})" if layer.call > 0 else ""
+    first.set_ylabel(f"{_broken(layer.name)}{number}\n{layer.size[0]}x{layer.size[1]}", fontsize=6)
+    across, down = place.limits(*picture.shape[:2])
+    for head, axis in zip(heads, axes[1:], strict=False):
+        if titled:
+            axis.set_title(f"head {head + 1}", fontsize=7)
+        if head < layer.weights.shape[2]:
+            axis.set_axis_on()
+            show_weights(axis, picture, layer.on_image(0, 0, head), layer.stride)
+            mark(axis, place)
+            axis.set(xlim=across, ylim=down)
+
+
+def _broken(name: str) -> str:
+    """Write a long name in two lines."""
+    return name if len(name) < 18 else name.replace(".", ".\n", 1) if name.count(".") < 3 else _halves(name)
+
+
+def _halves(name: str) -> str:
+    parts = name.split(".")
+    return f"{'.'.join(parts[: len(parts) // 2])}.\n{'.'.join(parts[len(parts) // 2 :])}"
+
+
+def _check_arguments(images: Tensor, titles: Sequence[str] | None, pixels: Pixels | None) -> None:
     where = "draw_attention_maps"
     if len(images) == 0:
         raise ArgumentError(message(where, "images must be one or more", len(images)))
@@ -66,74 +148,5 @@ def _check_arguments(
         if given is not None and len(given) != len(images):
             must = f"{name} must be one for each of the {len(images)} images"
             raise ArgumentError(message(where, must, len(given)))
-    height, width = images.shape[-2:]
-    for row, column in pixels if pixels is not None else ():
-        if not (0 <= row < height and 0 <= column < width):
-            must = f"pixels must lie within the images of {height} rows and {width} columns"
-            raise ArgumentError(message(where, must, (row, column)))
-
-
-def _draw_image(
-    part: Any, maps: list[LayerMaps], index: int, picture: np.ndarray, pixel: tuple[int, int]
-) -> None:
-    heads = max(layer.weights.shape[3] for layer in maps)
-    grid = part.subplots(len(maps), heads + 1, squeeze=False)
-    for axis in grid.flat:
-        axis.set_axis_off()
-    for line, layer in enumerate(maps):
-        height, width = layer.weights.shape[1:3]
-        row, column = pixel[0] * height // picture.shape[0], pixel[1] * width // picture.shape[1]
-        first = grid[line, 0]
-        first.set_axis_on()
-        first.set(xticks=[], yticks=[])
-        first.set_ylabel(f"{layer.name}\n{height}x{width}", fontsize=6)
-        _show(first, picture, None, (row, column), (height, width))
-        for head in range(layer.weights.shape[3]):
-            weights = layer.on_image(index, head, row, column)
-            _show(grid[line, head + 1], picture, weights, (row, column), (height, width))
-            if line == 0:
-                grid[line, head + 1].set_title(f"head {head + 1}", fontsize=7)
-
-
-def _show(
-    axis: Any,
-    picture: np.ndarray,
-    weights: np.ndarray | None,
-    query: tuple[int, int],
-    map_size: tuple[int, int],
-) -> None:
-    from matplotlib.patches import Rectangle
-
-    height, width = picture.shape[:2]
-    extent = (0, width, height, 0)
-    axis.imshow(picture, extent=extent, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    if weights is not None:
-        strength = weights / max(float(weights.max()), 1e-12)
-        axis.imshow(picture * 0, extent=extent, cmap="gray", vmin=0, vmax=1, alpha=0.55)
-        opacity = 0.85 * strength**0.7
-        axis.imshow(strength, extent=extent, cmap="inferno", alpha=opacity, interpolation="nearest")
-    step_y, step_x = height / map_size[0], width / map_size[1]
-    corner = (query[1] * step_x, query[0] * step_y)
-    axis.add_patch(Rectangle(corner, step_x, step_y, fill=False, edgecolor=QUERY_COLOUR, linewidth=1))
-    axis.set(xlim=(0, width), ylim=(height, 0))
-
-
-def _as_picture(image: Tensor) -> np.ndarray:
-    """Stretch a normalised image to 0..1: height width, or height width 3."""
-    array = image.detach().float().cpu().numpy()
-    low, high = array.min(), array.max()
-    array = (array - low) / max(high - low, 1e-12)
-    picture: np.ndarray = array.transpose(1, 2, 0) if array.shape[0] == 3 else array.mean(0)
-    return picture
-
-
-def _most_salient(picture: np.ndarray) -> tuple[int, int]:
-    grey = picture if picture.ndim == 2 else picture.mean(-1)
-    row, column = np.unravel_index(np.abs(grey - grey.mean()).argmax(), grey.shape)
-    return int(row), int(column)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
+    if pixels is not None:
+        check_pixels(where, pixels, images)
