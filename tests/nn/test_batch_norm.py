@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lookaround.nn.batch_norm import normalize_add, normalize_then
+from lookaround.nn.batch_norm import normalize_add, normalize_then, trains_plainly
 from lookaround.ops.backends import cpu
 
 pytestmark = pytest.mark.skipif(not cpu.is_available(), reason="no native kernel")
@@ -154,3 +154,11 @@ def test_the_same_bits_for_every_number_of_threads() -> None:
         assert torch.equal(other[0], mean[0])
         assert torch.equal(other[1], mean[1])
     assert block(x).isfinite().all()
+
+
+def test_a_checkpoint_decides_what_is_kept() -> None:
+    """Its hooks would not see what the native norm keeps by hooks of its own, and would save nothing."""
+    bn, relu = nn.BatchNorm2d(4), nn.ReLU()
+    assert trains_plainly(bn, relu) == cpu.is_available()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
+        assert not trains_plainly(bn, relu)
