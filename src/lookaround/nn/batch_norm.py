@@ -57,14 +57,15 @@ def trains_plainly(bn: nn.Module, relu: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
         and bn.momentum is not None
         and not _is_watched(bn)
         and not _is_watched(relu)
-        and not _saved_tensors_are_watched()
+        and not _is_checkpointed()
         and cpu.is_available()
     )
 
 
-def _saved_tensors_are_watched() -> bool:
-    """Tell whether somebody, as a checkpoint that computes anew, decides what is kept for the backward pass."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+def _is_checkpointed() -> bool:
+    """Tell whether this is inside `torch.utils.checkpoint`, which sees nothing that is kept by other hooks."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
 
 def _is_plain(x: Tensor, *others: Tensor) -> bool:
