@@ -63,7 +63,7 @@ def trains_plainly(bn: nn.Module, relu: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
 
 
 def _is_checkpointed() -> bool:
-    """Tell whether this is inside `torch.utils.checkpoint`, which sees nothing that is kept by other hooks."""
+    """Tell whether this is inside `torch.utils.checkpoint`, which does not see what other hooks keep."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     return hooks is not None and hooks[0].__module__ == "torch.utils.checkpoint"
 
