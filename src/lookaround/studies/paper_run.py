@@ -14,10 +14,12 @@ from lookaround.studies.paper_progress import Progress, duration
 from lookaround.studies.paper_results import costs_of, read_results, write_results
 from lookaround.studies.paper_scale import find_scale
 from lookaround.studies.paper_train import ERROR, LOG, Finished, is_finished, read_finished, train
-from lookaround.studies.paper_workers import Crew, Outcome
+from lookaround.studies.paper_workers import AnyCrew, Crew, Outcome
 from lookaround.training.files import write_text
 
 RUNS = "runs"
+# Given what is done with a job, and the file for what it prints.
+Engine = Callable[[Callable[[Job], None], Callable[[Job], Path]], AnyCrew[Job]]
 
 
 @dataclass
@@ -43,11 +45,12 @@ class Study:
     failed: dict[str, str] = field(default_factory=dict)
     costs: dict[str, Costs] = field(default_factory=dict)
 
-    def run(self, workers: int = 1) -> None:
+    def run(self, workers: int = 1, engine: Engine | None = None) -> None:
         """Do what is not done yet, and write the results after each run.
 
         Args:
             workers: how many runs at a time, each in a process of its own.
+            engine: what makes those who do the runs; None: as many processes of this machine.
 
         Raises:
             ArgumentError: there is less than one worker.
@@ -64,8 +67,9 @@ class Study:
         if not waiting:
             return
         self._prepare(waiting)
-        progress = Progress({job.name: job.work() for job in waiting}, len(jobs) - len(waiting), workers)
-        crew = Crew(partial(self.train, self.out / RUNS), partial(log_of, self.out / RUNS), workers)
+        make = partial(Crew[Job], workers=workers) if engine is None else engine
+        crew = make(partial(self.train, self.out / RUNS), partial(log_of, self.out / RUNS))
+        progress = Progress({job.name: job.work() for job in waiting}, len(jobs) - len(waiting), crew.workers)
         for outcome in crew.run(waiting):
             self._keep(outcome)
             progress.end(outcome.job.name, outcome.seconds, outcome.error is not None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from lookaround.errors import BackendError, LookaroundError, message
 
@@ -39,6 +39,17 @@ class Outcome(Generic[J]):
     job: J
     error: str | None
     seconds: float
+
+
+class AnyCrew(Protocol[J]):
+    """Workers, wherever they are: how many there are at a time, and what they do."""
+
+    @property
+    def workers(self) -> int:
+        """How many jobs there are at a time."""
+
+    def run(self, jobs: Sequence[J]) -> Iterator[Outcome[J]]:
+        """Do all jobs, begun in their order; yields each when it ended."""
 
 
 @dataclass
@@ -163,8 +174,8 @@ def _serve(
         connection.send(None)
         while True:
             job = connection.recv()
-            with _printing_into(log(job)):
-                error = _attempt(work, job)
+            with printing_into(log(job)):
+                error = attempt(work, job)
             connection.send(error)
 
 
@@ -183,7 +194,8 @@ def _claim_device(threads: int, place: int) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place % torch.cuda.device_count())
 
 
-def _attempt(work: Callable[[Any], None], job: Any) -> str | None:
+def attempt(work: Callable[[Any], None], job: Any) -> str | None:
+    """Do a job; return what it raised, None if all went well."""
     try:
         work(job)
     except LookaroundError as error:
@@ -196,7 +208,7 @@ def _attempt(work: Callable[[Any], None], job: Any) -> str | None:
 
 
 @contextlib.contextmanager
-def _printing_into(path: Path) -> Iterator[None]:
+def printing_into(path: Path) -> Iterator[None]:
     """Send what this process prints, compiled code included, to the end of a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
