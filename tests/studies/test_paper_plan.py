@@ -6,7 +6,9 @@ import yaml
 
 from lookaround.errors import ArgumentError, UnknownNameError
 from lookaround.models import create_model
-from lookaround.studies.paper_jobs import Data, Request, make_jobs
+from lookaround.models.variants import VARIANTS
+from lookaround.studies.paper_jobs import Data, Request, make_jobs, phases
+from lookaround.studies.paper_ledger import open_ledger
 from lookaround.studies.paper_networks import network_at, simplest
 from lookaround.studies.paper_plan import EXPERIMENTS, HELD, TEST, choose_experiments
 from lookaround.studies.paper_progress import Progress
@@ -50,9 +52,20 @@ def test_every_row_has_a_network_at_every_scale(scale):
     for _, row in ALL_ROWS:
         network = network_at(row, find_scale(scale))
         networks[f"{network.model} {sorted(network.overrides.items())}"] = network
+    configs = set()
+    for network in networks.values():
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in network.overrides.items()}
+        configs.add(dataclasses.replace(VARIANTS[network.model], **(values | {"name": ""})))
+    assert len(configs) == len(networks)
+
+
+def test_every_network_can_be_made():
+    networks = {
+        str(network): network for network in (network_at(row, find_scale("tiny")) for _, row in ALL_ROWS)
+    }
     with torch.device("meta"):
-        configs = [create_model(n.model, **n.overrides).config for n in networks.values()]
-    assert len({dataclasses.replace(config, name="") for config in configs}) == len(networks)
+        models = [create_model(network.model, **network.overrides) for network in networks.values()]
+    assert len(models) == len(networks) > 30
 
 
 def test_the_paper_scale_is_as_printed_and_trained_by_the_recipes():
@@ -97,6 +110,64 @@ def test_what_means_nothing_to_a_network_does_not_tell_it_from_another():
     assert simplest("sasa_resnet50", {"stem_values": "plain"}).overrides == {"stem_values": "plain"}
     assert simplest("resnet50_small", {"depths": (1, 2, 4, 1)}).model == "resnet26_small"
     assert simplest("resnet50", {"no_such": 1}).overrides == {"no_such": 1}
+
+
+def test_the_same_attending_blocks_are_the_same_network():
+    def blocks(choice, depths=(1, 2, 2, 1), stages=(1, 2, 3, 4)):
+        overrides = {"depths": depths, "attention_stages": stages, "attention_blocks": choice}
+        network = simplest("sasa_resnet50_convstem", overrides)
+        return network.model, {k: v for k, v in network.overrides.items() if "attention" in k}
+
+    one = ("sasa_resnet50_convstem", {})
+    assert blocks("first", (1, 1, 1, 1)) == blocks("last", (1, 1, 1, 1)) == blocks("all", (1, 1, 1, 1)) == one
+    assert blocks("alternate", (1, 1, 1, 1)) == ("resnet50", {}), "no block attends"
+    inner = blocks("alternate")
+    assert inner == blocks("last", stages=(2, 3))
+    assert inner[1] == {"attention_stages": [2, 3], "attention_blocks": "last"}
+    assert len({str(blocks(choice)) for choice in ("all", "first", "last", "alternate")}) == 4
+
+
+def test_rows_are_compared_with_what_the_paper_compares_them_with():
+    references = {
+        name: list(dict.fromkeys(experiment.reference_of(row).label for row in experiment.rows))
+        for name, experiment in EXPERIMENTS.items()
+    }
+    assert references["table1"] == [f"ResNet-{layers} baseline" for layers in (26, 38, 50)]
+    assert references["table3"] == ["attention stages 1, 2, 3, 4"]
+    assert references["table4"] == ["window 3"]
+    assert references["table5"] == ["relative"]
+    assert references["table6"] == ["q·k + q·r"]
+    assert references["table7"] == ["spatially-aware values"]
+    assert all(label.endswith(", mask") for label in references["border"])
+    assert len(references["beyond"]) == 4
+    assert references["table2"] == ["convolution, baseline"]
+
+
+def test_detectors_begin_with_the_classifiers_of_their_seed_where_these_fit(tmp_path):
+    def ledger(scale, kind, *names):
+        request = Request(scale, Data(kind, str(tmp_path)), Data("coco", str(tmp_path)), seeds=2)
+        return open_ledger(tmp_path, choose_experiments(names), request)
+
+    both = ledger("paper", "folder", "table1", "table2")
+    jobs = {job.name: job for job in make_jobs(both.experiments, both.request)}
+    detectors = [job for job in jobs.values() if job.task == "detection"]
+    assert len(detectors) == 10
+    for job in detectors:
+        backbone = jobs[job.backbone]
+        assert backbone.seed == job.seed
+        assert backbone.network.model == job.network.model.replace("retinanet_", "")
+    for alone in (ledger("paper", "folder", "table2"), ledger("paper", "digits", "table1", "table2")):
+        assert not alone.request.backbones
+        others = make_jobs(alone.experiments, alone.request)
+        assert all(job.backbone is None for job in others)
+        assert not {job.name for job in detectors} & {job.name for job in others}
+    assert not ledger("small", "folder", "table1", "table2").request.backbones
+
+    cut = phases(list(jobs.values()))
+    assert [job for phase in cut for job in phase] == list(jobs.values())
+    assert [len(phase) for phase in cut] == [9, 5 + 9, 5]
+    for phase in cut:
+        assert not {job.backbone for job in phase} & {job.name for job in phase}
 
 
 def test_time_left_follows_what_the_finished_runs_took():

@@ -1,11 +1,13 @@
 import json
 
 import pytest
+import yaml
 
 import paper_work
 from lookaround.cli.main import main
-from lookaround.errors import ArgumentError, ConfigError
-from lookaround.studies.paper_jobs import Data, Request
+from lookaround.errors import ArgumentError, ConfigError, DataError
+from lookaround.studies import paper_train
+from lookaround.studies.paper_jobs import Data, Job, Request
 from lookaround.studies.paper_plan import choose_experiments
 from lookaround.studies.paper_run import Study
 from lookaround.studies.paper_train import ERROR
@@ -13,9 +15,14 @@ from lookaround.studies.paper_train import ERROR
 REQUEST = Request(scale="tiny", data=Data("digits"), seeds=2)
 
 
-def study(out, *names, request=REQUEST, lines=None):
+def study(out, *names, request=REQUEST, lines=None, **options):
     said = [] if lines is None else lines
-    return Study(out, choose_experiments(names), request, say=said.append, train=paper_work.train)
+    return Study(out, choose_experiments(names), request, said.append, paper_work.train, **options)
+
+
+def run(one):
+    one.run(engine=paper_work.HereCrew)
+    return one
 
 
 def starts(out):
@@ -24,8 +31,7 @@ def starts(out):
 
 def test_a_study_keeps_what_is_done_and_mends_what_failed(tmp_path):
     lines = []
-    first = study(tmp_path, "table5", "table6", lines=lines)
-    first.run(workers=2)
+    first = run(study(tmp_path, "table5", "table6", lines=lines))
     # Of five rows one is shared, and the row without positions fails.
     assert len(starts(tmp_path)) == len(set(starts(tmp_path))) == 8
     assert len(first.finished) == 6
@@ -35,20 +41,22 @@ def test_a_study_keeps_what_is_done_and_mends_what_failed(tmp_path):
     assert "[8/8, 2 failed]" in lines[-1]
     failed = next(iter(first.failed))
     assert "hint: mend it." in (tmp_path / "runs" / failed / ERROR).read_text()
+    assert f"Failed: {', '.join(first.failed)}." in (tmp_path / "results.md").read_text()
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["table5.png", "table6.png"]
 
     (tmp_path / "mended").touch()
     lines.clear()
-    second = study(tmp_path, "table5", "table6", lines=lines)
-    second.run()
+    second = run(study(tmp_path, "table5", "table6", lines=lines))
     assert len(starts(tmp_path)) == 10, "what was finished ran again"
     assert not second.failed
     assert not (tmp_path / "runs" / failed / ERROR).exists()
     assert "6 of them done already" in lines[0]
 
-    study(tmp_path, "table6").run()
+    run(study(tmp_path, "table6"))
     assert len(starts(tmp_path)) == 10
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results["experiments"]) == ["table5", "table6"], "the rows of an earlier call were lost"
+    assert results["environments"] == [paper_work.ENVIRONMENT]
     check_rows(results["experiments"])
 
 
@@ -67,8 +75,25 @@ def check_rows(experiments):
     assert both["runs"][0]["train_seconds"] == 2
 
 
+def test_pages_follow_each_run_and_pictures_now_and_then(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "lookaround.studies.paper_ledger.write_report",
+        lambda document, out, draw: written.append(sorted(draw)),
+    )
+    run(study(tmp_path, "table6", "table7"))
+    assert written == [[]] * 11 + [["table6", "table7"]]
+    written.clear()
+    (tmp_path / "results.json").unlink(missing_ok=True)
+    run(study(tmp_path / "other", "table6", "table7", draw_seconds=0.0))
+    assert written[0] == []
+    assert written[1:3] == [["table6"], ["table6"]]
+    assert written[3:6] == [["table7"]] * 3
+    assert written[-1] == ["table6", "table7"]
+
+
 def test_results_of_something_else_are_refused(tmp_path):
-    study(tmp_path, "table6").run()
+    run(study(tmp_path, "table6"))
     other = Request(scale="small", data=Data("digits"))
     with pytest.raises(ConfigError, match="--out must be empty or hold results of the same scale; got tiny"):
         study(tmp_path, "table6", request=other).run()
@@ -77,6 +102,38 @@ def test_results_of_something_else_are_refused(tmp_path):
 def test_some_workers_are_needed(tmp_path):
     with pytest.raises(ArgumentError, match="--workers must be at least 1; got 0"):
         study(tmp_path, "table6").run(workers=0)
+
+
+def folder_request(tmp_path, *parts):
+    for part in parts:
+        (tmp_path / "images" / part).mkdir(parents=True)
+    return Request(scale="tiny", data=Data("folder", str(tmp_path / "images")), seeds=1)
+
+
+def test_a_folder_without_test_images_is_refused_before_anything_is_trained(tmp_path):
+    request = folder_request(tmp_path, "train")
+    must = (
+        "table1, border must have test images: a folder 'test' or 'val' beside 'train'; got neither in "
+        "'.*images'.\nhint: add the folder, or run table3 and table5 alone"
+    )
+    with pytest.raises(DataError, match=must):
+        run(study(tmp_path / "out", "table1", "table3", "border", request=request))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tables_on_held_out_images_need_no_others(tmp_path):
+    lines = []
+    request = folder_request(tmp_path, "train")
+    done = run(study(tmp_path / "out", "table3", request=request, lines=lines))
+    assert lines[0] == "there are no test images: measured on held-out training images alone"
+    assert lines[-1].endswith("test –, held out 25.00%, 0 s")
+    assert len(done.finished) == 8
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_a_folder_of_either_name_is_the_test(tmp_path, part):
+    request = folder_request(tmp_path, "train", part)
+    assert len(run(study(tmp_path / "out", "table6", request=request)).finished) == 2
 
 
 @pytest.mark.parametrize(
@@ -96,17 +153,30 @@ def test_wrong_arguments_are_one_line(arguments, said, capsys, tmp_path):
     assert error.count("\n") == 1
 
 
+def test_a_detector_is_told_where_its_backbone_is(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(paper_train, "_fit", lambda words, folder: told.append(words))
+    settings = {"model": {"model": "any"}, "data": {"dataset": "coco", "root": "here"}}
+    detector = Job("detector", None, "detection", 0, settings, "classifier")
+    paper_train.train(tmp_path, detector)
+    recipe = yaml.safe_load((tmp_path / "detector" / "recipe.yaml").read_text())
+    assert recipe["model"] == {"model": "any", "backbone": str(tmp_path / "classifier")}
+    assert told[0][1] == str(tmp_path / "detector" / "recipe.yaml")
+    assert "backbone" not in settings["model"]
+
+
 @pytest.mark.slow
 def test_two_rows_are_trained_on_digits(tmp_path, capsys):
     options = ["--scale", "tiny", "--data", "digits", "--seeds", "1", "--out", str(tmp_path)]
     assert main(["paper", "run", "table6", *options]) == 0
     assert "results: " in capsys.readouterr().out
-    rows = json.loads((tmp_path / "results.json").read_text())["experiments"]["table6"]["rows"]
-    for row in rows:
+    results = json.loads((tmp_path / "results.json").read_text())
+    for row in results["experiments"]["table6"]["rows"]:
         folder = tmp_path / "runs" / row["runs"][0]["run"]
         assert (folder / "config.yaml").is_file()
         assert "epoch 1/1" in (folder / "log.txt").read_text()
         assert row["mean"] == json.loads((folder / "test.json").read_text())["test_accuracy"]
         assert not (folder / "checkpoints").exists()
+    assert results["environments"][0]["cpu"]["threads"] >= 1
     assert main(["paper", "run", "table6", *options]) == 0
     assert "2 of them done already" in capsys.readouterr().out

@@ -9,6 +9,7 @@ HELP = "The paper, table by table: what its networks cost, and what they learn o
 SUBCOMMANDS = {
     "costs": ("every printed row with its parameters and FLOPs, beside ours", "lookaround.cli.paper_costs"),
     "run": ("train every row of the tables named, with several seeds", "lookaround.cli.paper_run"),
+    "report": ("page and pictures of finished runs, made anew", "lookaround.cli.paper_report"),
 }
 
 

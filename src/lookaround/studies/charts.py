@@ -22,8 +22,7 @@ def draw_panels(panels: Sequence[Panel], path: Path, caption: str) -> Path:
         path: the PNG to write.
         caption: one line on where the figures are from.
     """
-    figure = Figure(figsize=(6.5 * len(panels), 4.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(len(panels))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_lines(axes, panel) if panel.lines else _draw_bars(axes, panel)
         for number, (name, limit) in enumerate(panel.limits.items()):
@@ -31,7 +30,19 @@ def draw_panels(panels: Sequence[Panel], path: Path, caption: str) -> Path:
         axes.set(title=panel.title, ylabel=panel.unit)
         axes.grid(alpha=0.3, axis="both" if panel.lines else "y")
         axes.legend(fontsize="small")
-    figure.supxlabel(textwrap.fill(caption, 90 * len(panels)), fontsize="x-small", color="dimgray")
+    return save_figure(figure, path, caption, len(panels))
+
+
+def new_figure(columns: float, height: float = 4.6) -> Figure:
+    """Begin a figure as wide as so many panels; the height is in inches."""
+    figure = Figure(figsize=(6.5 * columns, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path, caption: str, columns: float) -> Path:
+    """Write a figure with one line on where it is from as PNG, and return its path."""
+    figure.supxlabel(textwrap.fill(caption, round(90 * columns)), fontsize="x-small", color="dimgray")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
     return path

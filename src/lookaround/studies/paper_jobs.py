@@ -13,7 +13,8 @@ import torch
 from lookaround.errors import ArgumentError, LookaroundError, message
 from lookaround.models import create_model
 from lookaround.models.costs import model_costs
-from lookaround.models.variants import DETECTION
+from lookaround.models.variants import CLASSIFICATION, DETECTION
+from lookaround.studies.paper_images import has_test_images
 from lookaround.studies.paper_networks import Network, network_at, readable
 from lookaround.studies.paper_plan import Experiment, PlanRow
 from lookaround.studies.paper_scale import Training, find_scale
@@ -46,6 +47,8 @@ class Request:
         detection_data: for detectors.
         seeds: how many seeds: 0, 1, ….
         limits: fields of `Training` that are set for every run, to try things out.
+        backbones: whether the backbones of detectors begin with what the classifiers of Table 1 have learned,
+            of the same seed.
     """
 
     scale: str = "small"
@@ -53,6 +56,7 @@ class Request:
     detection_data: Data = Data("scenes", "data/scenes")
     seeds: int = 3
     limits: tuple[tuple[str, int], ...] = ()
+    backbones: bool = False
 
     def __post_init__(self) -> None:
         find_scale(self.scale)
@@ -80,7 +84,8 @@ class Job:
         network: what is trained.
         task: CLASSIFICATION or DETECTION.
         seed: of weights, order and random changes.
-        settings: everything, as `lookaround fit --config` takes it.
+        settings: everything, as `lookaround fit --config` takes it, but for the backbone's folder.
+        backbone: name of the run that a detector takes the weights of its backbone from; None: random ones.
     """
 
     name: str
@@ -88,11 +93,13 @@ class Job:
     task: str
     seed: int
     settings: dict[str, Any]
+    backbone: str | None = None
 
     @property
     def has_test(self) -> bool:
-        """Whether there are test images; COCO's have no boxes, there the validation part is the test."""
-        return bool(self.settings["data"]["dataset"] != "coco")
+        """Whether there are test images; a folder may have none, and COCO's have no boxes."""
+        data = self.settings["data"]
+        return data["dataset"] != "coco" and has_test_images(data["dataset"], data["root"])
 
     def work(self) -> float:
         """Estimate how much there is to do: FLOPs of an image times the images of all epochs, roughly."""
@@ -112,7 +119,12 @@ def make_job(row: PlanRow, task: str, request: Request, seed: int) -> Job:
     """Return the training of a row with a seed."""
     network = network_at(row, find_scale(request.scale))
     settings = _settings(network, task, request, seed)
-    return Job(f"{readable(network)}-seed{seed}-{_digest(settings)}", network, task, seed, settings)
+    backbone = None
+    if task == DETECTION and request.backbones:
+        classifier = PlanRow(row.label, row.model.replace("retinanet_", ""))
+        backbone = make_job(classifier, CLASSIFICATION, request, seed).name
+    digest = _digest(settings if backbone is None else settings | {"backbone": backbone})
+    return Job(f"{readable(network)}-seed{seed}-{digest}", network, task, seed, settings, backbone)
 
 
 def make_jobs(experiments: Sequence[Experiment], request: Request) -> list[Job]:
@@ -124,6 +136,16 @@ def make_jobs(experiments: Sequence[Experiment], request: Request) -> list[Job]:
                 job = make_job(row, experiment.task, request, seed)
                 jobs.setdefault(job.name, job)
     return list(jobs.values())
+
+
+def phases(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Cut jobs, in their order, so that none is in one phase with the run that its backbone is from."""
+    cut: list[list[Job]] = []
+    for job in jobs:
+        if not cut or job.backbone in {other.name for other in cut[-1]}:
+            cut.append([])
+        cut[-1].append(job)
+    return cut
 
 
 def _settings(network: Network, task: str, request: Request, seed: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lookaround.models.config import ResNetConfig
+from lookaround.models.config import ATTENTION_BLOCKS, ResNetConfig
 from lookaround.models.variants import DEPTHS, DETECTION, VARIANTS, task_of
 from lookaround.studies.paper_plan import PlanRow
 from lookaround.studies.paper_scale import PRINTED, Scale
@@ -77,11 +77,15 @@ def simplest(model: str, overrides: dict[str, Any]) -> Network:
         Network(model='resnet50', overrides={})
         >>> simplest("sasa_resnet50_convstem", {"kernel_size": 7, "border": "zeros"})
         Network(model='sasa_resnet50_convstem', overrides={'border': 'zeros'})
+        >>> simplest("sasa_resnet50", {"depths": (1, 2, 2, 1), "attention_blocks": "alternate"}).overrides
+        {'depths': [1, 2, 2, 1], 'attention_stages': [2, 3], 'attention_blocks': 'last'}
     """
     variant = VARIANTS[model]
     known = {f.name for f in dataclasses.fields(variant)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
     config = dataclasses.replace(variant, **{k: v for k, v in values.items() if k in known})
+    if isinstance(config, ResNetConfig):
+        config = _plainest_attention(config)
     unknown = {name: value for name, value in overrides.items() if name not in known}
     base = variant if task_of(model) == DETECTION else VARIANTS[_plainest(model, config)]
     differing = {
@@ -105,6 +109,22 @@ def _plainest(model: str, config: ResNetConfig) -> str:
     if config.stem == "attention":
         return f"sasa_resnet{layers}{end}"
     return f"sasa_resnet{layers}_convstem{end}" if config.attention_stages else f"resnet{layers}{end}"
+
+
+def _plainest_attention(config: ResNetConfig) -> ResNetConfig:
+    """Return the same attending blocks by as few stages as have one, and the first choice that gives them."""
+    wanted = _attending(config)
+    stages = tuple(dict.fromkeys(stage for stage, _ in wanted))
+    choices = (
+        dataclasses.replace(config, attention_stages=stages, attention_blocks=blocks)
+        for blocks in ATTENTION_BLOCKS
+    )
+    return next(choice for choice in choices if _attending(choice) == wanted)
+
+
+def _attending(config: ResNetConfig) -> list[tuple[int, int]]:
+    blocks = [(stage, block) for stage, depth in enumerate(config.depths, 1) for block in range(depth)]
+    return [place for place in blocks if config.attends(*place)]
 
 
 def _meaningless(config: ResNetConfig) -> tuple[str, ...]:

@@ -52,12 +52,19 @@ class Experiment:
         title: what it is about.
         rows: its rows, in the paper's order.
         task: CLASSIFICATION or DETECTION.
+        reference: which row of a group the others of it are compared with, by its place: the paper's network,
+            or what the paper measures its own against.
     """
 
     name: str
     title: str
     rows: tuple[PlanRow, ...]
     task: str = CLASSIFICATION
+    reference: int = 0
+
+    def reference_of(self, row: PlanRow) -> PlanRow:
+        """Return the row that a row is compared with; itself if it is the one."""
+        return [other for other in self.rows if other.group == row.group][self.reference]
 
 
 def _of_paper(row: Row) -> PlanRow:
@@ -135,9 +142,9 @@ def _beyond() -> tuple[PlanRow, ...]:
     )
 
 
-def _table(number: int, title: str) -> Experiment:
+def _table(number: int, title: str, reference: int = 0) -> Experiment:
     rows = tuple(_of_paper(row) for row in PAPER_ROWS if row.table == f"Table {number}")
-    return Experiment(f"table{number}", f"Table {number}: {title}", rows)
+    return Experiment(f"table{number}", f"Table {number}: {title}", rows, reference=reference)
 
 
 _FIGURE_5 = tuple(_of_paper(row) for row in PAPER_ROWS if row.table == "Figure 5")
@@ -148,9 +155,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment("figure5", "Figure 5: the three at five widths", _FIGURE_5),
         _table(3, "which stages attend"),
         _table(4, "how wide the window is"),
-        _table(5, "what attention knows of positions"),
-        _table(6, "with and without the content of the keys"),
-        _table(7, "how the stem attends"),
+        _table(5, "what attention knows of positions", reference=-1),
+        _table(6, "with and without the content of the keys", reference=-1),
+        _table(7, "how the stem attends", reference=-1),
         Experiment("border", "Border: pixels outside the image absent, or zeros", _borders()),
         Experiment("beyond", "Beyond the paper: tables, scale, projections, blocks", _beyond()),
         Experiment(

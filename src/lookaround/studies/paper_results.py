@@ -4,24 +4,23 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lookaround.errors import ConfigError, message
+from lookaround.errors import ConfigError, DataError, message
 from lookaround.models import create_model
-from lookaround.models.checkpoint import read_record
+from lookaround.models.checkpoint import read_record as read_model_record
 from lookaround.models.costs import Costs, model_costs
-from lookaround.studies.paper_jobs import Job, Request, make_job
+from lookaround.studies.paper_jobs import Data, Job, Request, make_job
 from lookaround.studies.paper_plan import HELD, Experiment, PlanRow
 from lookaround.studies.paper_scale import find_scale
 from lookaround.studies.paper_train import Finished
-from lookaround.training.environment import describe_environment
-from lookaround.training.files import write_json
 
 FILE = "results.json"
+_OF_MACHINE = ("python", "platform", "versions", "commit", "cpu", "gpus")
 _SAME = ("scale", "data", "detection_data")  # that runs of one folder must have in common
 
 
@@ -34,7 +33,7 @@ def read_results(out: Path, request: Request) -> dict[str, Any]:
     path = out / FILE
     if not path.is_file():
         return {}
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document = read_record(out)
     asked = dataclasses.asdict(request)
     for name in _SAME:
         if document["request"][name] != asked[name]:
@@ -44,54 +43,90 @@ def read_results(out: Path, request: Request) -> dict[str, Any]:
     return document
 
 
-def write_results(
-    out: Path,
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read the results that a folder has kept.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        hint = "name the --out of `lookaround paper run`."
+        raise DataError(message("paper report", f"the folder must hold {FILE}", folder, hint=hint))
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def read_request(document: Mapping[str, Any]) -> Request:
+    """Return the request that results were made by."""
+    request = document["request"]
+    return Request(
+        scale=request["scale"],
+        data=Data(**request["data"]),
+        detection_data=Data(**request["detection_data"]),
+        seeds=request["seeds"],
+        limits=tuple((name, value) for name, value in request["limits"]),
+        backbones=request.get("backbones", False),
+    )
+
+
+def collect_results(
     experiments: Sequence[Experiment],
     request: Request,
     finished: Mapping[str, Finished],
     costs: Mapping[str, Costs],
-) -> None:
-    """Write every row of the experiments, measured or not yet.
+    failed: Collection[str] = (),
+) -> dict[str, Any]:
+    """Return every row of the experiments, measured or not yet, in plain types.
 
     Args:
-        out: the folder of the study.
         experiments: those whose rows are wanted.
         request: scale, data and seeds.
         finished: what was measured, by the name of a job.
-        costs: likewise, where they are known.
+        costs: of the networks, where they are known.
+        failed: names of jobs that failed.
     """
-    document = {
+
+    def row_of(row: PlanRow, experiment: Experiment) -> dict[str, Any]:
+        jobs = [make_job(row, experiment.task, request, seed) for seed in range(request.seeds)]
+        runs = [_run(job, row, finished.get(job.name)) | {"failed": job.name in failed} for job in jobs]
+        return _row(row, experiment, jobs[0], runs, costs.get(str(jobs[0].network)))
+
+    return {
         "request": dataclasses.asdict(request),
         "scale": dataclasses.asdict(find_scale(request.scale)),
         "training": {
             task: dataclasses.asdict(request.training(task))
             for task in dict.fromkeys(experiment.task for experiment in experiments)
         },
-        "environment": describe_environment(),
+        "environments": _distinct([one.environment for one in finished.values()]),
         "experiments": {
             experiment.name: {
                 "title": experiment.title,
                 "task": experiment.task,
-                "rows": [_row(row, experiment.task, request, finished, costs) for row in experiment.rows],
+                "rows": [row_of(row, experiment) for row in experiment.rows],
             }
             for experiment in experiments
         },
     }
-    write_json(out / FILE, document)
+
+
+def _distinct(environments: Sequence[Mapping[str, Any] | None]) -> list[dict[str, Any]]:
+    """What the runs ran on, each only once."""
+    kept = [{name: one[name] for name in _OF_MACHINE} for one in environments if one is not None]
+    return [one for number, one in enumerate(kept) if one not in kept[:number]]
 
 
 def _row(
-    row: PlanRow, task: str, request: Request, finished: Mapping[str, Finished], costs: Mapping[str, Costs]
+    row: PlanRow, experiment: Experiment, job: Job, runs: Sequence[Mapping[str, Any]], cost: Costs | None
 ) -> dict[str, Any]:
-    jobs = [make_job(row, task, request, seed) for seed in range(request.seeds)]
-    runs = [_run(job, row, finished.get(job.name)) for job in jobs]
     figures = [run["figure"] for run in runs if run["figure"] is not None]
-    cost = costs.get(jobs[0].name)
     return {
         "label": row.label,
         "group": row.group,
-        "model": jobs[0].network.model,
-        "overrides": jobs[0].network.overrides,
+        "reference": experiment.reference_of(row).label,
+        "model": job.network.model,
+        "overrides": job.network.overrides,
         "measured_on": row.measured_on,
         "paper": {
             "percent": row.paper_percent,
@@ -101,7 +136,7 @@ def _row(
         "parameters": None if cost is None else cost.parameters,
         "paper_flops": None if cost is None else cost.paper_flops,
         "executed_flops": None if cost is None else cost.executed_flops,
-        "runs": runs,
+        "runs": list(runs),
         "mean": statistics.fmean(figures) if figures else None,
         "standard_deviation": statistics.stdev(figures) if len(figures) > 1 else None,
     }
@@ -122,7 +157,7 @@ def _run(job: Job, row: PlanRow, measured: Finished | None) -> dict[str, Any]:
 
 def costs_of(folder: Path) -> Costs:
     """Count parameters and FLOPs of a finished run's network, at the size and classes of its data."""
-    record = read_record(folder)
+    record = read_model_record(folder)
     with torch.device("meta"):
         model = create_model(record.name, **record.overrides)
     return model_costs(model, record.preprocessing["image_size"])

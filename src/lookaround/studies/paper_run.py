@@ -1,5 +1,6 @@
 """Run the paper's tables: every training once, the results kept after each, whatever happens to one."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -7,17 +8,16 @@ from pathlib import Path
 
 from lookaround.data.scenes_to_make import ScenesToMake
 from lookaround.errors import ArgumentError, message
-from lookaround.models.costs import Costs
-from lookaround.studies.paper_jobs import Job, Request, make_jobs
-from lookaround.studies.paper_plan import EXPERIMENTS, Experiment
+from lookaround.studies.paper_images import without_test
+from lookaround.studies.paper_jobs import Job, Request, make_jobs, phases
+from lookaround.studies.paper_ledger import RUNS, Ledger, open_ledger
+from lookaround.studies.paper_plan import Experiment
 from lookaround.studies.paper_progress import Progress, duration
-from lookaround.studies.paper_results import costs_of, read_results, write_results
 from lookaround.studies.paper_scale import find_scale
-from lookaround.studies.paper_train import ERROR, LOG, Finished, is_finished, read_finished, train
+from lookaround.studies.paper_train import ERROR, LOG, Finished, train
 from lookaround.studies.paper_workers import AnyCrew, Crew, Outcome
 from lookaround.training.files import write_text
 
-RUNS = "runs"
 # Given what is done with a job, and the file for what it prints.
 Engine = Callable[[Callable[[Job], None], Callable[[Job], Path]], AnyCrew[Job]]
 
@@ -27,13 +27,14 @@ class Study:
     """The tables that were asked for, in a folder.
 
     Attributes:
-        out: the folder: `runs/` with a run folder for each training, and `results.json`.
+        out: the folder: `runs/` with a run folder for each training, and the report of them all.
         experiments: the tables.
         request: scale, data and seeds.
         say: what to do with a line for the user.
         train: what is done with a job: the folder of the run folders, and the job.
-        finished: what was measured, by the name of a job.
+        draw_seconds: how much time is between two drawings of pictures; the page is written after each run.
         failed: why a job failed, by its name.
+        ledger: what was measured, in this call and earlier ones; there is none before `run`.
     """
 
     out: Path
@@ -41,9 +42,14 @@ class Study:
     request: Request
     say: Callable[[str], None] = print
     train: Callable[[Path, Job], None] = train
-    finished: dict[str, Finished] = field(default_factory=dict)
+    draw_seconds: float = 60.0
     failed: dict[str, str] = field(default_factory=dict)
-    costs: dict[str, Costs] = field(default_factory=dict)
+    ledger: Ledger | None = None
+
+    @property
+    def finished(self) -> dict[str, Finished]:
+        """What was measured, by the name of a job."""
+        return {} if self.ledger is None else self.ledger.finished
 
     def run(self, workers: int = 1, engine: Engine | None = None) -> None:
         """Do what is not done yet, and write the results after each run.
@@ -55,55 +61,51 @@ class Study:
         Raises:
             ArgumentError: there is less than one worker.
             ConfigError: the folder holds results of something else.
-            DataError: there are no scenes and they cannot be made.
+            DataError: there are no images to measure on, or no scenes and they cannot be made.
         """
         if workers < 1:
             raise ArgumentError(message("paper run", "--workers must be at least 1", workers))
-        self._join_earlier()
-        jobs = make_jobs(self.experiments, self.request)
-        waiting = self._take_finished(jobs)
-        self._write()
+        self.ledger = ledger = open_ledger(self.out, self.experiments, self.request)
+        jobs = make_jobs(self.experiments, ledger.request)
+        waiting = [job for job in jobs if job.name not in ledger.finished]
+        if without_test(self.experiments, self.request.data.kind, self.request.data.root):
+            self.say("there are no test images: measured on held-out training images alone")
         self._say_what_is_to_do(jobs, waiting)
-        if not waiting:
-            return
-        self._prepare(waiting)
-        make = partial(Crew[Job], workers=workers) if engine is None else engine
-        crew = make(partial(self.train, self.out / RUNS), partial(log_of, self.out / RUNS))
-        progress = Progress({job.name: job.work() for job in waiting}, len(jobs) - len(waiting), crew.workers)
-        for outcome in crew.run(waiting):
-            self._keep(outcome)
-            progress.end(outcome.job.name, outcome.seconds, outcome.error is not None)
-            self.say(f"{progress.line()} {self._describe(outcome)}")
+        if waiting:
+            ledger.write()
+            self._prepare(waiting)
+            make = partial(Crew[Job], workers=workers) if engine is None else engine
+            self._work(
+                ledger,
+                waiting,
+                len(jobs),
+                make(partial(self.train, ledger.runs), partial(log_of, ledger.runs)),
+            )
+        ledger.write(draw=ledger.names)
 
-    def _join_earlier(self) -> None:
-        """Keep the tables and seeds of an earlier call in the results."""
-        earlier = read_results(self.out, self.request).get("experiments", {})
-        names = {*earlier, *(experiment.name for experiment in self.experiments)}
-        self._reported = [experiment for experiment in EXPERIMENTS.values() if experiment.name in names]
+    def _work(self, ledger: Ledger, waiting: Sequence[Job], jobs: int, crew: AnyCrew[Job]) -> None:
+        progress = Progress({job.name: job.work() for job in waiting}, jobs - len(waiting), crew.workers)
+        pictures, drawn = set[str](), time.monotonic()
+        for phase in phases(waiting):
+            for outcome in crew.run(phase):
+                self._keep(ledger, outcome)
+                pictures |= ledger.experiments_with(outcome.job)
+                if time.monotonic() - drawn >= self.draw_seconds:
+                    ledger.write(draw=pictures)
+                    pictures, drawn = set(), time.monotonic()
+                else:
+                    ledger.write()
+                progress.end(outcome.job.name, outcome.seconds, outcome.error is not None)
+                self.say(f"{progress.line()} {self._describe(ledger, outcome)}")
 
-    def _take_finished(self, jobs: Sequence[Job]) -> list[Job]:
-        for job in make_jobs(self._reported, self.request):
-            if is_finished(job, self.out / RUNS):
-                self._read(job)
-        return [job for job in jobs if job.name not in self.finished]
-
-    def _read(self, job: Job) -> None:
-        self.finished[job.name] = read_finished(job, self.out / RUNS)
-        self.costs[job.name] = costs_of(self.out / RUNS / job.name)
-
-    def _keep(self, outcome: Outcome[Job]) -> None:
-        job, error = outcome.job, outcome.error
-        path = self.out / RUNS / job.name / ERROR
-        if error is None:
+    def _keep(self, ledger: Ledger, outcome: Outcome[Job]) -> None:
+        path = ledger.runs / outcome.job.name / ERROR
+        if outcome.error is None:
             path.unlink(missing_ok=True)
-            self._read(job)
         else:
-            self.failed[job.name] = error
-            write_text(path, f"{error.rstrip()}\n")
-        self._write()
-
-    def _write(self) -> None:
-        write_results(self.out, self._reported, self.request, self.finished, self.costs)
+            self.failed[outcome.job.name] = outcome.error
+            write_text(path, f"{outcome.error.rstrip()}\n")
+        ledger.read(outcome.job)
 
     def _prepare(self, jobs: Sequence[Job]) -> None:
         """Make the scenes before two runs do so at a time."""
@@ -122,12 +124,12 @@ class Study:
             f"run folders in {self.out / RUNS}"
         )
 
-    def _describe(self, outcome: Outcome[Job]) -> str:
+    def _describe(self, ledger: Ledger, outcome: Outcome[Job]) -> str:
         job = outcome.job
         if outcome.error is not None:
             first = outcome.error.strip().splitlines()[0]
-            return f"{job.name} FAILED: {first} ({self.out / RUNS / job.name / ERROR})"
-        measured = self.finished[job.name]
+            return f"{job.name} FAILED: {first} ({ledger.runs / job.name / ERROR})"
+        measured = ledger.finished[job.name]
         return (
             f"{job.name}: test {_percent(measured.test)}, held out {_percent(measured.held_out)}, "
             f"{duration(outcome.seconds)}"

@@ -80,6 +80,8 @@ class Scale:
         batch_norm_momentum: weight of the newest batch in the running statistics.
         detector_layers: layers of a detector's backbone.
         detector: overrides of every detector.
+        backbones: whether a detector's backbone has the form of a classifier of Table 1, and can begin with
+            its weights.
         trainings: by kind of data: "fashion_mnist", "digits", "folder", "scenes", "coco".
         scenes: of the scenes that are made where there are none; see `data.scenes_to_make.ScenesToMake`.
     """
@@ -93,6 +95,7 @@ class Scale:
     batch_norm_momentum: float = 0.1
     detector_layers: int = 50
     detector: Mapping[str, float] = field(default_factory=dict)
+    backbones: bool = False
     scenes: Mapping[str, int | str] = field(default_factory=dict)
 
 
@@ -152,6 +155,7 @@ SCALES: dict[str, Scale] = {
                 "scenes": _COCO,
                 "coco": _COCO,
             },
+            backbones=True,
             scenes={"images": 2400, "smallest": 24, "most_objects": 6, "clutter": 3},
         ),
         Scale(

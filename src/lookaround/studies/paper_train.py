@@ -5,6 +5,7 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,7 @@ from lookaround.studies.paper_jobs import Job
 from lookaround.training.files import read_rows, write_text
 
 RECIPE, LOG, ERROR = "recipe.yaml", "log.txt", "error.txt"  # beside what every run writes
-WEIGHTS, MEASURED = "weights.safetensors", "test.json"
+WEIGHTS, MEASURED, ENVIRONMENT = "weights.safetensors", "test.json", "environment.json"
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,18 @@ class Finished:
     """What a finished run measured.
 
     Attributes:
-        test: share of the test images that was recognised, or mean average precision; None where there was
-            nothing to measure.
+        test: share of the test images that was recognised, or mean average precision; None where there are
+            no such images.
         held_out: the same of the training images that were set aside, by the weights of the end.
         train_seconds: wall-clock time of the epochs, measuring included.
+        environment: versions, hardware, threads, commit; see `training.environment`. None where the folder
+            does not tell.
     """
 
     test: float | None
     held_out: float | None
     train_seconds: float
+    environment: dict[str, Any] | None = None
 
 
 def train(out: Path, job: Job, keep_checkpoints: bool = False) -> None:
@@ -44,30 +48,35 @@ def train(out: Path, job: Job, keep_checkpoints: bool = False) -> None:
     Raises:
         LookaroundError: the settings, the data or the training are at fault.
     """
-    from lookaround.training.command import run_command
-
     folder = out / job.name
-    write_text(folder / RECIPE, yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True))
+    settings = job.settings
+    if job.backbone is not None:
+        settings = settings | {"model": settings["model"] | {"backbone": str(out / job.backbone)}}
+    write_text(folder / RECIPE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     words = ["--config", str(folder / RECIPE), "--out", str(out), "--name", job.name]
     if not (folder / WEIGHTS).is_file():
         _fit(words, folder)
     if job.has_test and not (folder / MEASURED).is_file():
-        run_command("test", words)
+        _command("test", words)
     if not keep_checkpoints:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
 def _fit(words: list[str], folder: Path) -> None:
-    from lookaround.training.command import run_command
-
     if (folder / "checkpoints" / "last.ckpt").is_file():
         try:
-            run_command("fit", [*words, "--resume"])
+            _command("fit", [*words, "--resume"])
         except CheckpointError as error:  # a checkpoint that was cut off, as by a loss of power
             print(f"{error}\nbeginning anew")
         else:
             return
-    run_command("fit", [*words, "--overwrite"])
+    _command("fit", [*words, "--overwrite"])
+
+
+def _command(name: str, words: list[str]) -> None:
+    from lookaround.training.command import run_command  # which imports Lightning, and that takes seconds
+
+    run_command(name, words)
 
 
 def is_finished(job: Job, out: Path) -> bool:
@@ -82,7 +91,17 @@ def read_finished(job: Job, out: Path) -> Finished:
     figure = "map" if job.task == DETECTION else "accuracy"
     rows = read_rows(folder / "metrics.csv")
     held_out = rows[-1].get(f"val_{figure}") if rows else None
-    test = held_out
+    # Of COCO's test images nobody knows the boxes: its validation part is the test.
+    test = held_out if job.settings["data"]["dataset"] == "coco" else None
     if job.has_test:
         test = json.loads((folder / MEASURED).read_text(encoding="utf-8")).get(f"test_{figure}")
-    return Finished(test, held_out, math.fsum(row["epoch_seconds"] for row in rows))
+    seconds = math.fsum(row["epoch_seconds"] for row in rows)
+    return Finished(test, held_out, seconds, _read_environment(folder))
+
+
+def _read_environment(folder: Path) -> dict[str, Any] | None:
+    path = folder / ENVIRONMENT
+    if not path.is_file():
+        return None
+    environment: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return environment
