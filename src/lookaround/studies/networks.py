@@ -36,7 +36,7 @@ def make_network(name: str) -> nn.Module:
     return without_zeros(model).to(memory_format=torch.channels_last)
 
 
-def _overrides(name: str) -> dict[str, float]:
+def _overrides(name: str) -> dict[str, Any]:
     return {"width": 0.25} if name in QUICK_NETWORKS else {}
 
 
