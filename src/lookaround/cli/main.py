@@ -53,6 +53,7 @@ EXTRAS = {
     "faster_coco_eval": "detect",
     "tensorboard": "train",
     "sklearn": "train",
+    "scipy": "train",
     "timm": "timm",
     "rich": "train",
     "huggingface_hub": "hub",
