@@ -57,6 +57,8 @@ bench-gpu: $(BENCH_STAMP)  ## Test and measure on a CUDA device; fills benchmark
 			$$(test $$suite = network && echo --compile) \
 			--json benchmarks/results/gpu/$$suite.json --chart benchmarks/results/gpu/$$suite.png || exit 1; \
 	done
+	$(BIN)/lookaround bench detection --device cuda --dtype bfloat16 --batch-size 8 \
+		--json benchmarks/results/gpu/detection.json --chart benchmarks/results/gpu/detection.png
 
 bench: $(BENCH_STAMP)  ## Measure on this machine (BENCH_ARGS chooses the suite)
 	$(BIN)/lookaround bench $(BENCH_ARGS)
