@@ -78,9 +78,10 @@ def test_seeds_that_are_not_measured_in_both_rows_do_not_count():
 
 
 def test_seeds_that_differ_in_nothing_give_no_p():
-    a, b = row("a", 70.0, 0.5, 0.6), row("b", 71.0, 0.5, 0.6)
-    (found,) = compare_rows("some", experiments(a, b))
-    assert (found.mean, found.p, found.verdict) == (0.0, None, "undecided")
+    a, b, c = row("a", 70.0, 0.5, 0.6), row("b", 71.0, 0.5, 0.6), row("c", 71.0, 0.51, 0.61)
+    none, same = compare_rows("some", experiments(a, b, c))
+    assert (none.mean, none.p, none.verdict) == (0.0, None, "undecided")
+    assert (same.mean, same.p, same.verdict) == (pytest.approx(1.0), None, "holds, not sure")
 
 
 def test_a_network_is_not_compared_with_itself():

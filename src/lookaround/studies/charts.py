@@ -33,14 +33,14 @@ def draw_panels(panels: Sequence[Panel], path: Path, caption: str) -> Path:
     return save_figure(figure, path, caption, len(panels))
 
 
-def new_figure(columns: float, height: float = 4.6) -> Figure:
+def new_figure(columns: int | float, height: float = 4.6) -> Figure:
     """Begin a figure as wide as so many panels; the height is in inches."""
     figure = Figure(figsize=(6.5 * columns, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def save_figure(figure: Figure, path: Path, caption: str, columns: float) -> Path:
+def save_figure(figure: Figure, path: Path, caption: str, columns: int | float) -> Path:
     """Write a figure with one line on where it is from as PNG, and return its path."""
     figure.supxlabel(textwrap.fill(caption, round(90 * columns)), fontsize="x-small", color="dimgray")
     with replacing(path) as temporary:

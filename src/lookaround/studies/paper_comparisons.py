@@ -6,7 +6,6 @@ asks whether their mean is zero (a paired t-test). Nothing is assumed of seeds b
 
 import math
 import statistics
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from lookaround.studies.paper_claims import CLAIMS, Claim, Place
 
 LEVEL = 0.05  # below this p a difference is called sure
 CONFIDENCE = 0.95
+ROUNDING = 1e-6  # percentage points
 HOLDS, REVERSED, DIFFERS, NOT_SURE = "holds", "reversed", "differs", ", not sure"
 UNDECIDED, TIE, SAME, WAITING = "undecided", "no order in the paper", "the same network", "not measured yet"
 Experiments = Mapping[str, Mapping[str, Any]]  # of results.json
@@ -120,17 +120,14 @@ def _points(chosen: Sequence[tuple[Mapping[str, Any], float]]) -> tuple[float, .
 
 
 def _test(points: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Return ends of the confidence interval and p; none where seeds differ in nothing but rounding."""
     from scipy import stats  # type: ignore[import-untyped]
 
-    if len(points) < 2:
+    if len(points) < 2 or statistics.stdev(points) < ROUNDING:
         return None, None, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of seeds that differ in nothing
-        result = stats.ttest_1samp(points, 0.0)
-        interval = result.confidence_interval(CONFIDENCE)
-    values = (float(interval.low), float(interval.high), float(result.pvalue))
-    low, high, p = (None if math.isnan(value) else value for value in values)
-    return low, high, p
+    result = stats.ttest_1samp(points, 0.0)
+    interval = result.confidence_interval(CONFIDENCE)
+    return float(interval.low), float(interval.high), float(result.pvalue)
 
 
 def compare_rows(name: str, experiments: Experiments) -> list[Comparison]:

@@ -12,7 +12,7 @@ from lookaround.studies.charts import new_figure, save_figure
 from lookaround.studies.paper_comparisons import SAME
 from lookaround.studies.paper_page import describe_data
 
-Point = tuple[str, float | None, float | None, float | None]  # label, x, y, spread of y
+Point = tuple[str, int | float | None, float | None, float | None]  # label, x, y, spread of y
 PAPER = {CLASSIFICATION: "the paper: ImageNet", DETECTION: "the paper: COCO"}
 # Each curve, and where the names of its points stand, in points of the page.
 SERIES = {"baseline": (9, -10), "conv stem + attention": (-9, 6), "full attention": (9, -10)}
@@ -71,7 +71,7 @@ def _costs(experiment: Mapping[str, Any], here: str) -> Any:
     return figure
 
 
-def _over(number: float | None, size: float) -> float | None:
+def _over(number: int | None, size: float) -> float | None:
     return None if number is None else number / size
 
 
@@ -179,7 +179,7 @@ def _name(row: Mapping[str, Any], one: Mapping[str, Any], plain: bool) -> str:
     return "\n".join(lines)
 
 
-def _our_bar(axes: Any, line: float, one: Mapping[str, Any]) -> None:
+def _our_bar(axes: Any, line: int | float, one: Mapping[str, Any]) -> None:
     """A difference, its standard deviation and the seeds."""
     points = one["points"]
     if not points:

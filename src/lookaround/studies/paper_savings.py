@@ -62,7 +62,7 @@ def _saving(
     return Saving(text, theirs, changes, _verdict(changes))
 
 
-def _change(ours: float | None, reference: float | None) -> float | None:
+def _change(ours: int | float | None, reference: int | float | None) -> float | None:
     return None if ours is None or reference is None else round(100 * (ours / reference - 1), 2)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from lookaround.errors import BackendError, LookaroundError, message
 
@@ -41,6 +41,7 @@ class Outcome(Generic[J]):
     seconds: float
 
 
+@runtime_checkable
 class AnyCrew(Protocol[J]):
     """Workers, wherever they are: how many there are at a time, and what they do."""
 
