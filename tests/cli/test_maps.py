@@ -48,7 +48,7 @@ def call(weights: Path, *arguments: object) -> int:
 
 def test_pictures_of_weights_rollout_and_distances(weights, image, capsys) -> None:
     out = weights.parent / "maps"
-    assert call(weights, image, "--rollout") == 0
+    assert call(weights, image, "--rollout", "--layer", "layer[34].*") == 0
     names = ["bright_weights.png", "bright_rollout.png", "distances.png"]
     assert capsys.readouterr().out.splitlines() == [str(out / name) for name in names]
     assert sorted(os.listdir(out)) == sorted(names)
@@ -58,7 +58,8 @@ def test_pictures_of_weights_rollout_and_distances(weights, image, capsys) -> No
             assert np.asarray(picture.convert("L")).std() > 10
 
 
-def test_numbers_are_those_of_the_library(weights, image, capsys) -> None:
+def test_numbers_are_those_of_the_library(weights, image, capsys, undrawn, monkeypatch) -> None:
+    monkeypatch.setattr("lookaround.explorer.rollout_figure.draw_rollout", lambda *given, **_: given[3])
     arguments = ["--json", "--npz", "--rollout", "--query", "7,10", "--layer", "layer2.*", "--head", 2]
     assert call(weights, image, *arguments) == 0
     document = json.loads(capsys.readouterr().out)

@@ -49,15 +49,16 @@ def strided(size: int, average: bool) -> np.ndarray:
 def test_the_rollout_is_the_product_of_the_layers_matrices(residual: float) -> None:
     model, x = create_model("sasa_resnet14_small", **TINY), torch.randn(1, 1, 8, 8)
     stem, *layers = attention_maps(model, x)
-    product = dense(stem)
-    for index, layer in enumerate(layers):
+    product, pixels = dense(stem), [(0, 0), (5, 6), None]
+    rollouts = attention_rollout(
+        model, x, pixels, layers=["layer1", "layer2", "layer3", "layer4"], residual=residual
+    )
+    for index, (layer, found) in enumerate(zip(layers, rollouts, strict=True)):
         attended, shortcut = dense(layer), np.eye(len(dense(layer)))
         if index > 0:
             size = layer.weights.shape[1]
             attended, shortcut = strided(size, True) @ attended, strided(size, False)
         product = ((1 - residual) * attended + residual * shortcut) @ product
-        pixels = [(0, 0), (5, 6), None]
-        (found,) = attention_rollout(model, x, pixels, layers=[f"layer{index + 1}"], residual=residual)
         assert found.layer == f"layer{index + 1}.0"
         side = found.size[0]
         for query, pixel in enumerate(pixels):
@@ -69,7 +70,7 @@ def test_the_rollout_is_the_product_of_the_layers_matrices(residual: float) -> N
 
 def gradient_reach(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Tell which pixels of the image an output depends on."""
-    (gradient,) = torch.autograd.grad(output.abs().sum(), x)
+    (gradient,) = torch.autograd.grad(output.abs().sum(), x, retain_graph=True)
     return gradient[0].abs().sum(0) > 0
 
 
@@ -85,15 +86,14 @@ def gradient_reach(output: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def test_a_pixel_is_reached_exactly_if_the_output_depends_on_it(name: str, options: dict) -> None:
     model = lively(create_model(name, **{**TINY, **options}))
     x = torch.randn(1, 1, 40, 27, requires_grad=True)
-    features = model.features(x)
-    for layer in ("stem", "layer1", "layer2", "layer4"):
-        (found,) = attention_rollout(model, x.detach(), [(17, 9)], layers=[layer])
+    features, layers = model.features(x), ["stem", "layer1", "layer2", "layer4"]
+    for layer, found in zip(
+        layers, attention_rollout(model, x.detach(), [(17, 9)], layers=layers), strict=True
+    ):
         height, width = found.size
         assert features[layer].shape[-2:] == (height, width)
         stride = 2 ** round(np.log2(40 / height))
         reached = gradient_reach(features[layer][0, :, 17 // stride, 9 // stride], x)
-        x.grad = None
-        features = model.features(x)
         shares = torch.from_numpy(found.shares[0, 0])
         assert shares.sum() == pytest.approx(1, abs=1e-5)
         # Of ties at zero in a max-pooling behind a ReLU autograd knows nothing.
@@ -105,20 +105,23 @@ def test_a_pixel_is_reached_exactly_if_the_output_depends_on_it(name: str, optio
 def test_the_maps_of_a_detector_are_followed_through_pyramid_and_heads(options: dict) -> None:
     model = lively(create_model("sasa_retinanet_resnet14_convstem_small", **{**DETECTOR, **options}))
     x = torch.randn(1, 3, 64, 128, requires_grad=True)
-    levels = model.config.levels
-    for name, key in (("classes", "cls_logits"), ("boxes", "bbox_regression")):
-        for level in (levels[0], levels[-1]):
-            logits = model.network(x)[key][levels.index(level)]
-            height, width = 64 // 2**level, 128 // 2**level
-            place = (50 // 2**level) * width + 70 // 2**level
-            by_pixel = logits.unflatten(1, (height * width, -1))[0, place]
-            reached = gradient_reach(by_pixel, x)
-            (found,) = attention_rollout(model, x.detach(), [(50, 70)], layers=[f"{name}.p{level}"])
-            assert found.size == (height, width)
-            shares = torch.from_numpy(found.shares[0, 0])
-            assert shares.sum() == pytest.approx(1, abs=1e-5)
-            assert not (reached & (shares == 0)).any()
-            assert ((shares > 0) & ~reached).float().mean() < 0.05
+    outputs, levels = model.network(x), model.config.levels
+    places = [
+        (name, key, level)
+        for name, key in (("classes", "cls_logits"), ("boxes", "bbox_regression"))
+        for level in (levels[0], levels[-1])
+    ]
+    layers = [f"{name}.p{level}" for name, _, level in places]
+    rollouts = attention_rollout(model, x.detach(), [(50, 70)], layers=layers)
+    for (_, key, level), found in zip(places, rollouts, strict=True):
+        height, width = 64 // 2**level, 128 // 2**level
+        assert found.size == (height, width)
+        by_pixel = outputs[key][levels.index(level)].unflatten(1, (height * width, -1))
+        reached = gradient_reach(by_pixel[0, (50 // 2**level) * width + 70 // 2**level], x)
+        shares = torch.from_numpy(found.shares[0, 0])
+        assert shares.sum() == pytest.approx(1, abs=1e-5)
+        assert not (reached & (shares == 0)).any()
+        assert ((shares > 0) & ~reached).float().mean() < 0.05
 
 
 def test_an_image_of_a_padded_batch_has_the_rollout_that_it_has_alone() -> None:

@@ -2,8 +2,10 @@
 
 from lookaround.explorer.attention_maps import LayerMaps, PixelMaps, attention_maps, attention_of_pixels
 from lookaround.explorer.distance import LayerDistances, attention_distances
-from lookaround.explorer.figures import draw_attention_maps
+from lookaround.explorer.distance_figure import draw_distances
+from lookaround.explorer.figures import draw_attention_maps, draw_pixel_maps
 from lookaround.explorer.rollout import Rollout, attention_rollout
+from lookaround.explorer.rollout_figure import draw_rollout
 
 __all__ = [
     "LayerDistances",
@@ -15,4 +17,7 @@ __all__ = [
     "attention_of_pixels",
     "attention_rollout",
     "draw_attention_maps",
+    "draw_distances",
+    "draw_pixel_maps",
+    "draw_rollout",
 ]

@@ -165,8 +165,16 @@ def close_layout() -> Any:
 
 def save(figure: Any, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    from lookaround.explorer.boxes import round_colours
+
+    canvas: Any = FigureCanvasAgg(figure)  # without types
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        round_colours(drawn).save(temporary, format="PNG", optimize=True)
     return path
 
 
