@@ -15,6 +15,7 @@ from lookaround.studies.paper_workers import Outcome, attempt, printing_into
 from lookaround.training.files import write_json, write_rows
 
 STARTS = "starts.txt"
+WAIT_SECONDS = 600  # that a job takes if nobody stops it: machines may be slow, but not that slow
 
 
 def log_of(job: str) -> Path:
@@ -34,7 +35,7 @@ def act(job: str) -> None:
         os._exit(3)
     if kind == "wait":
         Path(job).with_suffix(".begun").touch()
-        time.sleep(60)
+        time.sleep(WAIT_SECONDS)
     Path(job).write_text(str(os.getpid()))
 
 

@@ -92,10 +92,10 @@ class Crew(Generic[J]):
             left = len(jobs)
             while left:
                 for place, worker in enumerate(crew):
-                    if worker.ready and worker.job is None and waiting:
-                        _give(worker, waiting.popleft())
-                    elif not worker.process.is_alive() and waiting:
+                    if worker.connection.closed and waiting:  # it died, and what became of its job is known
                         crew[place] = self._start(place)
+                    elif worker.ready and worker.job is None and waiting:
+                        _give(worker, waiting.popleft())
                 for outcome in _listen(crew):
                     left -= 1
                     yield outcome
