@@ -3,11 +3,13 @@
     python docs/refresh.py demo runs/demo     table and pictures of a demo run
     python docs/refresh.py models             tables of the networks
     python docs/refresh.py bench              results of `lookaround bench` under benchmarks/results
+    python docs/refresh.py paper              results of `lookaround paper` under benchmarks/results/paper
 
 Run by `make readme-figures`. Nothing on these pages is typed by hand that a command can produce.
 """
 
 import argparse
+import re
 import shutil
 from pathlib import Path
 
@@ -82,6 +84,20 @@ def refresh_bench(results: Path) -> None:
     put_between(ROOT / "docs" / "performance.md", "bench", "\n\n".join(parts) or "None is committed yet.")
 
 
+def refresh_paper(results: Path) -> None:
+    """Copy the claims and the pictures of the paper's tables into docs/paper.md."""
+    text = (results / "results.md").read_text()
+    status, _, rest = text.partition("## Claims")
+    claims, _, _ = rest.partition("## Reading")
+    pictures = []
+    for _, caption, name in re.findall(r"^(!\[(.*)\]\((.*\.png)\))$", text, re.MULTILINE):
+        shutil.copyfile(results / name, ROOT / "docs" / "images" / f"paper_{name}")
+        pictures.append(f"![{caption}](images/paper_{name})")
+    measured = status.partition("\n")[2].strip()
+    put_between(ROOT / "docs" / "paper.md", "claims", f"{measured}\n\n{claims.strip()}")
+    put_between(ROOT / "docs" / "paper.md", "pictures", "\n\n".join(pictures))
+
+
 def shorten_results(text: str) -> str:
     """Leave out the table of every measurement, which the file itself has, and lower the headings."""
     before, heading, rest = text.partition("### Every measurement")
@@ -101,11 +117,15 @@ def main() -> None:
     commands.add_parser("models")
     bench = commands.add_parser("bench")
     bench.add_argument("results", type=Path, nargs="?", default=ROOT / "benchmarks" / "results")
+    paper = commands.add_parser("paper")
+    paper.add_argument("results", type=Path, nargs="?", default=ROOT / "benchmarks" / "results" / "paper")
     arguments = parser.parse_args()
     if arguments.command == "demo":
         refresh_demo(arguments.run)
     elif arguments.command == "bench":
         refresh_bench(arguments.results)
+    elif arguments.command == "paper":
+        refresh_paper(arguments.results)
     else:
         refresh_models()
 
