@@ -126,7 +126,7 @@ def _without_places(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _usage(facts: CardFacts) -> str:
     lines = ["```python", "from lookaround.models import load_model", ""]
-    lines += ['model, record = load_model("FOLDER")    # the folder of this file', "```"]
+    lines += ['model, record = load_model("FOLDER")  # the folder of this file', "```"]
     option = " --out found" if facts.is_detector else ""
     lines += ["", "```bash", f"lookaround predict --weights FOLDER{option} photo.png", "```"]
     return "\n".join(lines)
