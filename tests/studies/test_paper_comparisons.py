@@ -131,8 +131,8 @@ def test_the_order_of_rows_is_compared_with_the_papers():
     assert (found.rows, found.tau) == (3, pytest.approx(1.0))
     assert found.p == pytest.approx(1 / 3)
     assert found.by_seed == pytest.approx((1.0,))  # the second seed has not all rows
-    assert rank(rows[:1]) is None
-    assert rank([row("a", 70.0, 0.5), row("b", 70.0, 0.6)]) is None
+    assert rank(rows[:2]) is None, "of two rows there is no more to say than of their difference"
+    assert rank([row("a", 70.0, 0.5), row("b", 70.0, 0.6), row("c", 70.0, 0.7)]) is None
 
 
 def test_savings_are_counted_at_every_depth():

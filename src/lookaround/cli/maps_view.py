@@ -104,8 +104,9 @@ def _along(pixel: int, axis: int, size: tuple[int, int], preprocessing: Any) -> 
     from lookaround.data.preprocessing import LARGEST_ASPECT
 
     kept = [min(length, LARGEST_ASPECT * min(size)) for length in size]
-    shorter = round(preprocessing.image_size / preprocessing.crop_fraction)
+    shorter: int = round(preprocessing.image_size / preprocessing.crop_fraction)
     resized = shorter * kept[axis] // min(kept)
-    cut_before, cut_after = size[axis] - kept[axis], resized - preprocessing.image_size
+    cut_before: int = size[axis] - kept[axis]
+    cut_after: int = resized - preprocessing.image_size
     scaled = (pixel - round(cut_before / 2) + 0.5) * resized / kept[axis]
     return math.floor(scaled) - round(cut_after / 2)

@@ -150,12 +150,12 @@ def compare_claims(experiments: Experiments, claims: Sequence[Claim] = CLAIMS) -
 
 
 def rank(rows: Sequence[Mapping[str, Any]]) -> Ranking | None:
-    """Compare the order of the rows with the paper's; None for fewer than two, or if all are equal."""
+    """Compare the order of the rows with the paper's; None for fewer than three, or if all are equal."""
     from scipy import stats
 
     known = [row for row in rows if row["paper"]["percent"] is not None and row["mean"] is not None]
     printed = [row["paper"]["percent"] for row in known]
-    if len(set(printed)) < 2 or len({row["mean"] for row in known}) < 2:
+    if len(known) < 3 or len(set(printed)) < 2 or len({row["mean"] for row in known}) < 2:
         return None
     result = stats.kendalltau(printed, [row["mean"] for row in known])
     by_seed = []
