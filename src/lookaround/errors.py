@@ -11,6 +11,7 @@ LookaroundError
 │   └── UnsupportedCallError           the backend exists, but not for this call
 ├── CheckpointError (RuntimeError)     a weights file that cannot be read or is of another model
 ├── DataError (ValueError)             images, folders or labels that cannot be used
+├── ExportError (RuntimeError)         an exported file would not compute what its network computes
 ├── ConfigError (ValueError)           a recipe or command line that cannot be used
 └── NonFiniteLossError (ArithmeticError)   training produced a loss that is not a number
 ```
@@ -58,6 +59,10 @@ class CheckpointError(LookaroundError, RuntimeError):
 
 class DataError(LookaroundError, ValueError):
     """Images, folders or labels cannot be used."""
+
+
+class ExportError(LookaroundError, RuntimeError):
+    """An exported file would not compute what its network computes."""
 
 
 class ConfigError(LookaroundError, ValueError):

@@ -4,6 +4,7 @@ Images stand at the top left of their batch, so that every stride-th pixel of a 
 was made with this stride: a pixel is padding exactly where no pixel of the image is under it.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -88,7 +89,7 @@ def apply_stem(stem: nn.Module, images: Tensor, mask: Mask) -> tuple[Tensor, Mas
 def _reach(before: Tensor, after: Tensor) -> tuple[int, int]:
     """Tell the stride between two maps: the power of two by which each side became shorter."""
     height, width = (
-        next(2**n for n in range(size + 1) if -(-size // 2**n) <= small)
+        next(2**n for n in itertools.count() if -(-size // 2**n) <= small)
         for size, small in zip(before.shape[-2:], after.shape[-2:], strict=True)
     )
     return height, width

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from lookaround.ops.backends import cpu
-from lookaround.ops.modes import autocast_dtype, autocasts, is_plain_cpu_call
+from lookaround.ops.modes import autocast_dtype, autocasts, is_known, is_plain_cpu_call
 
 LARGEST_NATIVE_BLOCK = 8
 
@@ -79,9 +79,11 @@ def cut_blocks(
     pixels: Shaped[Tensor, "batch height width channels"], size: int
 ) -> Shaped[Tensor, "batch blocks_y blocks_x places channels"]:
     """Cut an image into blocks, zeros beyond its border."""
-    pixels = F.pad(pixels, (0, 0, 0, -pixels.shape[2] % size, 0, -pixels.shape[1] % size))
-    blocks: Tensor = pixels.unflatten(2, (-1, size)).unflatten(1, (-1, size))
-    return blocks.permute(0, 1, 3, 2, 4, 5).flatten(3, 4)
+    missing_y, missing_x = ((side + size - 1) // size * size - side for side in pixels.shape[1:3])
+    pixels = F.pad(pixels, (0, 0, 0, missing_x, 0, missing_y))
+    # unfold cuts without asking whether a symbolic size is divisible, as unflatten would.
+    blocks: Tensor = pixels.unfold(1, size, size).unfold(2, size, size)
+    return blocks.permute(0, 1, 2, 4, 5, 3).flatten(3, 4)
 
 
 def join_blocks(blocks: Tensor, size: int) -> Tensor:
@@ -93,7 +95,7 @@ def join_blocks(blocks: Tensor, size: int) -> Tensor:
 def absent_places(pixels: Tensor, size: int) -> Tensor | None:
     """Tell which places of the blocks lie beyond the image's border: 1 blocks_y blocks_x 1 1 places."""
     height, width = pixels.shape[1:3]
-    if height % size == 0 and width % size == 0:
+    if is_known(height) and is_known(width) and height % size == 0 and width % size == 0:
         return None
     present = torch.ones(1, height, width, 1, dtype=torch.bool, device=pixels.device)
     return ~cut_blocks(present, size).flatten(-2)[:, :, :, None, None]

@@ -27,3 +27,12 @@ def is_plain_cpu_call(*tensors: Tensor, dtypes: tuple[torch.dtype, ...]) -> bool
         and all(type(t) in (Tensor, nn.Parameter) for t in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
     )
+
+
+def is_known(size: int) -> bool:
+    """Tell whether a size is a number, and not a symbol of a graph that serves many."""
+    if not torch.compiler.is_compiling():
+        return True
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # imports sympy, which is slow
+
+    return has_static_value(size)
