@@ -1,12 +1,11 @@
-"""What workers do in tests instead of training: picklable, quick, and with every way to end."""
+"""What a study's workers do in tests instead of training."""
 
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crew_work import act, log_of
 from lookaround.errors import DataError
 from lookaround.models import create_model
 from lookaround.models.checkpoint import save_model
@@ -14,29 +13,8 @@ from lookaround.studies.paper_jobs import Job
 from lookaround.studies.paper_workers import Outcome, attempt, printing_into
 from lookaround.training.files import write_json, write_rows
 
+__all__ = ["ENVIRONMENT", "STARTS", "HereCrew", "act", "log_of", "train"]
 STARTS = "starts.txt"
-WAIT_SECONDS = 600  # that a job takes if nobody stops it: machines may be slow, but not that slow
-
-
-def log_of(job: str) -> Path:
-    return Path(job).parent / "logs" / f"{Path(job).name}.txt"
-
-
-def act(job: str) -> None:
-    """Do what the last part of the job's name says; leave a file that says by whom."""
-    print(f"acting on {job}")
-    os.write(2, b"and in compiled code\n")
-    kind = Path(job).name.split("-")[0]
-    if kind == "refuse":
-        raise DataError("act: the images must be there; got none.")
-    if kind == "raise":
-        raise ZeroDivisionError("by zero")
-    if kind == "die":
-        os._exit(3)
-    if kind == "wait":
-        Path(job).with_suffix(".begun").touch()
-        time.sleep(WAIT_SECONDS)
-    Path(job).write_text(str(os.getpid()))
 
 
 @dataclass

@@ -55,7 +55,7 @@ def test_what_one_job_meets_leaves_the_others_alone(cluster, tmp_path):
     assert outcomes["lose-1"].error is None
     assert outcomes["refuse-1"].error == "act: the images must be there; got none."
     assert outcomes["raise-1"].error.startswith("ZeroDivisionError: by zero\n")
-    assert "paper_work.py" in outcomes["raise-1"].error
+    assert "crew_work.py" in outcomes["raise-1"].error
     assert outcomes["die-1"].error.startswith("its worker was lost, 2 times: ")
     assert (tmp_path / "logs" / "die-1.txt").read_text().count("acting on") == 2
     log = (tmp_path / "logs" / "raise-1.txt").read_text()

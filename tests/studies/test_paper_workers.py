@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 
-import paper_work
+import crew_work
 from lookaround.errors import BackendError
 from lookaround.studies.paper_workers import Crew
 
 
 def crew(workers=1):
-    return Crew(paper_work.act, paper_work.log_of, workers, threads=1)
+    return Crew(crew_work.act, crew_work.log_of, workers, threads=1)
 
 
 def test_one_worker_takes_job_after_job_whatever_they_meet(tmp_path):
@@ -23,7 +23,7 @@ def test_one_worker_takes_job_after_job_whatever_they_meet(tmp_path):
     assert [errors[name] for name in names if "fine" in name] == [None] * 3
     assert errors["refuse-1"] == "act: the images must be there; got none."
     assert errors["raise-1"].startswith("ZeroDivisionError: by zero\n")
-    assert "paper_work.py" in errors["raise-1"]
+    assert "crew_work.py" in errors["raise-1"]
     assert errors["die-1"] == "its process ended with exit code 3"
     assert all(outcome.seconds >= 0 for outcome in outcomes)
     log = (tmp_path / "logs" / "raise-1.txt").read_text()
@@ -40,12 +40,12 @@ def test_stopping_interrupts_what_is_running(tmp_path):
     next(outcomes)
     began = time.monotonic()
     outcomes.close()
-    assert time.monotonic() - began < paper_work.WAIT_SECONDS / 2
+    assert time.monotonic() - began < crew_work.WAIT_SECONDS / 2
     assert not (tmp_path / "wait-1").exists()
 
 
 def test_workers_that_cannot_start_are_an_error():
-    broken = Crew(partial(print), paper_work.log_of, 1, threads=-1)
+    broken = Crew(partial(print), crew_work.log_of, 1, threads=-1)
     with pytest.raises(BackendError, match="the processes that train must start; got its process ended with"):
         list(broken.run(["job"]))
 
@@ -67,7 +67,7 @@ def test_workers_end_when_who_runs_them_is_gone(tmp_path):
     _until(lambda: not any(_alive(child) for child in children))
 
 
-def _until(holds, seconds=paper_work.WAIT_SECONDS / 2):
+def _until(holds, seconds=crew_work.WAIT_SECONDS / 2):
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it takes too long"
