@@ -212,7 +212,7 @@ def staged() -> nn.Module:
         (["stem", 1], ["stem", "layer1.0"]),
         (lambda name, module: name.endswith("1.0"), ["layer1.0", "layer2.1.0"]),
     ],
-    ids=str,
+    ids=lambda value: "predicate" if callable(value) else str(value),
 )
 def test_where(where, names: list[str]) -> None:
     model = staged()
