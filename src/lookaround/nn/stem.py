@@ -12,7 +12,7 @@ from lookaround.errors import ArgumentError, ShapeError, closest, message
 from lookaround.nn.batch_norm import normalize_then
 from lookaround.nn.pooled_blocks import attend_normalize_pool
 from lookaround.nn.tracing import as_one_node, is_traced
-from lookaround.ops.block_attention import absent_places, block_weights, cut_blocks, join_blocks
+from lookaround.ops.block_attention import absent_places, block_weights, crop, cut_blocks, join_blocks
 
 STEM_VALUES = ("spatially_aware", "plain", "convolution")
 
@@ -214,7 +214,7 @@ class AttentionStem(nn.Module):
         values = cut_blocks(convolved, size).unflatten(-1, (self.num_heads, self.head_dim))
         weights = self.attention_weights(x).to(values.dtype)
         out = (weights @ values.transpose(-2, -3)).transpose(-2, -3).flatten(-2)
-        return join_blocks(out, size)[:, : x.shape[-2], : x.shape[-1]].permute(0, 3, 1, 2)
+        return crop(join_blocks(out, size), x.shape[-2], x.shape[-1]).permute(0, 3, 1, 2)
 
     def _form(self) -> Tensor:
         """Fold the maps of queries and keys: heads in_channels in_channels."""

@@ -59,7 +59,7 @@ def block_attention(
     values = torch.einsum("byxpi,phdi->byxhpd", blocks, maps)
     weights = block_weights(blocks, form, absent_places(pixels, block_size)).to(values.dtype)
     out = join_blocks((weights @ values).transpose(-2, -3).flatten(-2), block_size)
-    out = out[:, : pixels.shape[1], : pixels.shape[2]]
+    out = crop(out, pixels.shape[1], pixels.shape[2])
     return _pool(out, block_size) if pooled else out
 
 
@@ -90,6 +90,14 @@ def join_blocks(blocks: Tensor, size: int) -> Tensor:
     """Undo `cut_blocks`, but for what it added at the border."""
     pixels: Tensor = blocks.unflatten(3, (size, size)).permute(0, 1, 3, 2, 4, 5)
     return pixels.flatten(3, 4).flatten(1, 2)
+
+
+def crop(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Take as many rows and columns: batch height width channels."""
+    if is_known(height) and is_known(width):
+        return pixels[:, :height, :width]
+    # Negative padding copies, where a view would ask whether anything is cut off.
+    return F.pad(pixels, (0, 0, 0, width - pixels.shape[2], 0, height - pixels.shape[1]))
 
 
 def absent_places(pixels: Tensor, size: int) -> Tensor | None:
