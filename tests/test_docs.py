@@ -26,6 +26,7 @@ def test_there_are_pages_with_code() -> None:
     assert ROOT / "docs" / "operator.md" in WITH_CODE
 
 
+@pytest.mark.usefixtures("shapes_unchecked")  # as they are for a reader; torch.fx passes no tensors
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
 def test_code_on_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -102,7 +102,7 @@ def test_an_unknown_model_is_refused(name: object, words: str) -> None:
     [
         ({"widht": 1.0}, r"got 'widht'\.\nhint: did you mean 'width'\? Known: depths, width, .*backend\."),
         ({"classes": 10}, r"got 'classes'\.\nhint: .*num_classes"),
-        ({"pretrained": True}, r"got 'pretrained'\.\nhint: "),
+        ({"preloaded": True}, r"got 'preloaded'\.\nhint: "),
     ],
 )
 def test_a_wrong_override_names_the_right_ones(override: dict, words: str) -> None:

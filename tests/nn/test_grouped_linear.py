@@ -80,7 +80,7 @@ def test_a_batch_norm_folds_into_it() -> None:
 
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ArgumentError, match="projection_kind must be known; got 'groups'"):
-        LocalAttention2d(8, 8, projection_kind="groups")
+        LocalAttention2d(16, 16, projection_kind="groups")
 
 
 def test_heads_that_do_not_divide_the_input_are_refused() -> None:

@@ -48,8 +48,8 @@ def find_network(name: str) -> NamedNetwork:
         UnknownNameError: nobody has such a network.
 
     Example:
-        >>> str(find_network("sasa_resnet50"))
-        'lookaround:sasa_resnet50'
+        >>> str(find_network("resnet50"))
+        'torchvision:resnet50'
     """
     prefix, colon, bare = name.rpartition(":")
     if colon and prefix not in _SOURCES:

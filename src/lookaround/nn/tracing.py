@@ -22,12 +22,6 @@ def as_one_node(module: nn.Module, x: Any, *others: Any) -> Tensor:
         module: the layer, which belongs to the traced network.
         x: an input for which `is_traced` holds.
         others: further inputs.
-
-    Example:
-        >>> from torch import fx
-        >>> from lookaround.nn import LocalAttention2d
-        >>> [node.op for node in fx.symbolic_trace(nn.Sequential(LocalAttention2d(16, 16))).graph.nodes]
-        ['placeholder', 'call_module', 'output']
     """
     proxy: Tensor = x.tracer.create_proxy("call_module", x.tracer.path_of_module(module), (x, *others), {})
     return proxy

@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
     """Write a duration for people.
 
     Example:
-        >>> duration(42), duration(600), duration(7500), duration(200_000)
+        >>> duration(42.0), duration(600.0), duration(7500.0), duration(2e5)
         ('42 s', '10 min', '2 h 5 min', '2 d 8 h')
     """
     if seconds < 2 * MINUTE:

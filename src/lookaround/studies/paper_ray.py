@@ -28,7 +28,7 @@ from lookaround.studies.paper_workers import Outcome, attempt, printing_into
 J = TypeVar("J")
 RETRIES = 3  # of a training whose worker was lost
 CONNECT_SECONDS = 10.0
-STOP_SECONDS = 20.0  # that the trainings have to stop by themselves
+STOP_SECONDS = 60.0  # that the trainings have to stop by themselves
 WHERE = "paper run"
 
 
