@@ -35,6 +35,7 @@ COMMANDS = {
     "test": Command("measure a trained network on test images", "lookaround.cli.fit", passes_arguments=True),
     "predict": Command("say what is in images", "lookaround.cli.predict"),
     "maps": Command("draw where a trained network looks in images", "lookaround.cli.maps"),
+    "export": Command("a trained network as ONNX, torch.export or machine code", "lookaround.cli.export"),
     "convert": Command("put attention in the place of a network's convolutions", "lookaround.cli.convert"),
     "hub": Command("networks for the Hugging Face hub, timm, and this package", "lookaround.cli.hub"),
     "data": Command("make images with boxes to learn detection from", "lookaround.cli.data"),
@@ -58,6 +59,9 @@ EXTRAS = {
     "rich": "train",
     "huggingface_hub": "hub",
     "ray": "ray",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
     "PIL": "explore",
     "matplotlib": "explore",
 }
